@@ -1,0 +1,177 @@
+//! The JSON of the HTTP API. Times are RFC 3339 strings in UTC; money is a decimal string, so that no digit is lost.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What an answer covers; part of every answer over rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Scope {
+    /// Start of the time range, inclusive.
+    pub from: String,
+    /// End of the time range, exclusive.
+    pub to: String,
+    /// Receive time up to which every acknowledged row is counted.
+    pub watermark: String,
+    /// Log position up to which rows are counted.
+    pub position: u64,
+    /// Share of the minutes of the range in which exports were accepted, 0 to 1.
+    pub coverage: f64,
+    /// Rows of the range that later arrivals may still change.
+    pub provisional: u64,
+}
+
+/// `GET /api/v1/tools`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToolsReport {
+    /// What the answer covers.
+    #[serde(flatten)]
+    pub scope: Scope,
+    /// One entry per tool, most calls first.
+    pub tools: Vec<ToolReport>,
+    /// True if the row limit cut the list.
+    pub truncated: bool,
+}
+
+/// One tool's figures over the range.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToolReport {
+    /// Tenant of the calls.
+    pub tenant: String,
+    /// MCP server or peer, if known.
+    pub tool_server: Option<String>,
+    /// The tool.
+    pub tool_name: Option<String>,
+    /// Attempts.
+    pub attempts: u64,
+    /// Attempts that succeeded.
+    pub attempts_ok: u64,
+    /// Logical calls: an attempt and its retries are one.
+    pub calls: u64,
+    /// Logical calls whose last attempt succeeded.
+    pub calls_ok: u64,
+    /// attempts_ok / attempts.
+    pub success_ratio_attempt: Option<f64>,
+    /// calls_ok / calls.
+    pub success_ratio_logical: Option<f64>,
+    /// Attempts beyond the first, per attempt.
+    pub retry_ratio: Option<f64>,
+    /// Latency of attempts, nearest rank; upper bound of the HDR bucket (3 significant digits).
+    pub latency: Latency,
+    /// Known cost of all attempts, in USD.
+    pub cost_usd: Option<String>,
+    /// Attempts whose cost is known, per attempt.
+    pub cost_coverage: Option<f64>,
+    /// Known cost / priced attempts.
+    pub cost_per_call_usd: Option<String>,
+    /// Known cost of priced attempts / priced successes; null below 80 % coverage.
+    pub cost_per_success_usd: Option<String>,
+    /// Known cost of failed attempts.
+    pub wasted_cost_usd: Option<String>,
+    /// Failed attempts by error class.
+    pub errors: BTreeMap<String, u64>,
+    /// End of the newest attempt.
+    pub last_seen: String,
+}
+
+/// Quantiles of latency.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    /// Median, milliseconds.
+    pub p50_ms: f64,
+    /// 90th percentile, milliseconds.
+    pub p90_ms: f64,
+    /// 95th percentile, milliseconds.
+    pub p95_ms: f64,
+    /// 99th percentile, milliseconds.
+    pub p99_ms: f64,
+    /// True if there are fewer than 10 / (1 - 0.99) attempts, so that p99 says little.
+    pub p99_low_evidence: bool,
+}
+
+/// `POST /api/v1/sql`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SqlRequest {
+    /// One read-only statement.
+    pub query: String,
+}
+
+/// Answer of `POST /api/v1/sql`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SqlResponse {
+    /// Names and types, in order.
+    pub columns: Vec<SqlColumn>,
+    /// Rows of values. 64-bit integers are numbers, decimals strings, bytes hex, timestamps RFC 3339.
+    pub rows: Vec<Vec<serde_json::Value>>,
+    /// True if the row limit cut the result.
+    pub truncated: bool,
+}
+
+/// One column of a SQL answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SqlColumn {
+    /// Its name.
+    pub name: String,
+    /// Its Arrow type.
+    #[serde(rename = "type")]
+    pub data_type: String,
+}
+
+/// RFC 9457 problem document; every error of the HTTP API is one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// `about:blank`, or a name for the kind of fault.
+    #[serde(rename = "type")]
+    pub problem_type: String,
+    /// The HTTP status in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What is wrong, where, and what to do.
+    pub detail: String,
+}
+
+/// `GET /api/v1/status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the server.
+    pub version: String,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+    /// Resident memory.
+    pub memory_bytes: u64,
+    /// Taking in.
+    pub ingest: IngestStatus,
+}
+
+/// How taking in goes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct IngestStatus {
+    /// False until the log has been replayed, and once the log is closed for good.
+    pub ready: bool,
+    /// Why it is not ready.
+    pub not_ready_reason: Option<String>,
+    /// Identity of this log, the `appId` of its transactions.
+    pub writer_id: String,
+    /// Newest position that is synced.
+    pub wal_synced: u64,
+    /// Newest position that readers see.
+    pub wal_visible: u64,
+    /// Newest position whose rows are decided.
+    pub wal_settled: u64,
+    /// Newest position whose rows are committed.
+    pub wal_committed: u64,
+    /// Bytes of the retained log.
+    pub wal_bytes: u64,
+    /// Rows that are not committed.
+    pub live_rows: u64,
+    /// Their memory, in bytes.
+    pub live_bytes: u64,
+    /// Version of each Delta table.
+    pub table_versions: BTreeMap<String, u64>,
+    /// Files of each Delta table.
+    pub table_files: BTreeMap<String, u64>,
+    /// Everything that is counted, by its name in `/metrics`.
+    pub counters: BTreeMap<String, u64>,
+}
