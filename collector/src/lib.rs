@@ -6,4 +6,5 @@
 
 pub mod export;
 pub mod fs;
+pub mod receiver;
 pub mod wal;
