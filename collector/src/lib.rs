@@ -4,7 +4,13 @@
 //! receiver -> wal (append, sync, acknowledge) -> pipeline: recognise -> dedup -> live rows -> lake
 //! ```
 
+mod dedup;
 pub mod export;
 pub mod fs;
+pub mod lake;
+pub mod live;
+pub mod pipeline;
 pub mod receiver;
+pub mod recognise;
+mod side_tables;
 pub mod wal;

@@ -1,0 +1,59 @@
+//! Batches of rows into the bytes of one Parquet file.
+//!
+//! Rows stay in the order of arrival: sorting costs more than it saves (ids and sessions of a trace are torn apart).
+//! Small files are LZ4, whose contexts cost little; larger ones zstd(1). Columns whose values are nearly all distinct
+//! have no dictionary. Measured in `docs/decisions/0003-lake.md`.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+
+/// Files with fewer rows are LZ4: a zstd context for each column would cost more than the rows.
+const ZSTD_ROWS_MIN: usize = 32_768;
+/// Rows of a row group.
+const ROW_GROUP_ROWS: usize = 128 * 1_024;
+/// Columns whose values are nearly all distinct.
+const NO_DICTIONARY: &[&str] = &[
+    "row_id",
+    "trace_id",
+    "span_id",
+    "parent_span_id",
+    "call_id",
+    "error_message",
+    "attributes",
+    "duration_ns",
+    "start_time",
+    "end_time",
+    "cost_usd",
+    "arguments_fingerprint",
+    "detail",
+];
+
+/// The bytes of one file.
+///
+/// # Errors
+/// If the encoder fails, which good batches of one schema never make it.
+pub(crate) fn encode(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>, ParquetError> {
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    let compression =
+        if rows < ZSTD_ROWS_MIN { Compression::LZ4_RAW } else { Compression::ZSTD(ZstdLevel::try_new(1)?) };
+    let mut properties = WriterProperties::builder()
+        .set_compression(compression)
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_statistics_enabled(EnabledStatistics::Page);
+    for column in NO_DICTIONARY {
+        properties = properties.set_column_dictionary_enabled(ColumnPath::from(*column), false);
+    }
+    // The Arrow schema in the file would tell readers of dictionaries that are ours alone.
+    let options = ArrowWriterOptions::new().with_properties(properties.build()).with_skip_arrow_metadata(true);
+    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), SchemaRef::clone(schema), options)?;
+    for batch in batches {
+        writer.write(batch)?;
+    }
+    writer.into_inner()
+}

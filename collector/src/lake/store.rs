@@ -1,0 +1,349 @@
+//! An [`ObjectStore`] over [`Fs`] whose puts are durable before they are visible.
+//!
+//! A put writes a staging file beside its target, syncs it, gives it its name (`hard_link` where it must not exist
+//! yet, else `rename`), and syncs the folder. A reader, and a power cut, finds the old object or the whole new one.
+//! Staging files that a crash left behind are never listed and are swept at the next start ([`FsStore::sweep`]).
+//!
+//! `object_store`'s own `LocalFileSystem` does not sync at all in this version, so a Delta commit could be lost, or be
+//! found empty, after it was acknowledged. Listings are in the order of the paths, as Delta readers expect of a store.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::{Path as FsPath, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::DateTime;
+use futures::stream::{self, BoxStream, StreamExt as _};
+use object_store::path::Path;
+use object_store::{
+    Attributes, CopyMode, CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+};
+
+use crate::fs::Fs;
+
+/// Marks staging files; no object's name holds it.
+const STAGING: &str = "#staging-";
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(crate) struct FsStore {
+    fs: Arc<dyn Fs>,
+    root: PathBuf,
+    staged: Arc<AtomicU64>,
+    no_room: Arc<AtomicBool>,
+}
+
+impl fmt::Display for FsStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FsStore({})", self.root.display())
+    }
+}
+
+fn failed(path: &Path, source: io::Error) -> Error {
+    let path = path.to_string();
+    match source.kind() {
+        io::ErrorKind::NotFound => Error::NotFound { path, source: Box::new(source) },
+        io::ErrorKind::AlreadyExists => Error::AlreadyExists { path, source: Box::new(source) },
+        _ => Error::Generic { store: "lake", source: Box::new(source) },
+    }
+}
+
+impl FsStore {
+    /// A store of the objects below `root`, which must exist.
+    pub(crate) fn new(fs: Arc<dyn Fs>, root: PathBuf) -> Self {
+        Self { fs, root, staged: Arc::default(), no_room: Arc::default() }
+    }
+
+    fn file(&self, path: &Path) -> PathBuf {
+        path.parts().fold(self.root.clone(), |file, part| file.join(part.as_ref()))
+    }
+
+    /// Creates the folder of a file and makes the names of all new folders durable.
+    fn create_folder(&self, folder: &FsPath) -> io::Result<()> {
+        match self.fs.metadata(folder) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                crate::fs::create_dir_all_synced(&*self.fs, folder)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a put found no room since the last such question. The libraries between here and there turn errors into
+    /// texts, so this cannot be read from theirs.
+    pub(crate) fn take_no_room(&self) -> bool {
+        self.no_room.swap(false, Ordering::Relaxed)
+    }
+
+    pub(crate) fn put_durably(&self, path: &Path, chunks: &[Bytes], create: bool) -> io::Result<()> {
+        self.put(path, chunks, create).inspect_err(|error| {
+            if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+                self.no_room.store(true, Ordering::Relaxed);
+            }
+        })
+    }
+
+    fn put(&self, path: &Path, chunks: &[Bytes], create: bool) -> io::Result<()> {
+        let file = self.file(path);
+        let folder = file.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        self.create_folder(folder)?;
+        let number = self.staged.fetch_add(1, Ordering::Relaxed);
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let staging = folder.join(format!("{name}{STAGING}{}-{number}", std::process::id()));
+        let staged = || -> io::Result<()> {
+            let mut out = self.fs.create_new(&staging)?;
+            for chunk in chunks {
+                out.write_all(chunk)?;
+            }
+            out.sync_all()?;
+            drop(out);
+            if create { self.fs.hard_link(&staging, &file) } else { self.fs.rename(&staging, &file) }
+        };
+        let result = staged();
+        if create || result.is_err() {
+            // Left behind, it is swept at the next start.
+            drop(self.fs.remove_file(&staging));
+        }
+        result?;
+        self.fs.sync_dir(folder)
+    }
+
+    fn meta(&self, path: &Path) -> io::Result<ObjectMeta> {
+        let meta = self.fs.metadata(&self.file(path))?;
+        if meta.is_dir {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Ok(ObjectMeta {
+            location: path.clone(),
+            last_modified: DateTime::from_timestamp_micros(meta.modified_micros).unwrap_or_default(),
+            size: meta.len,
+            e_tag: None,
+            version: None,
+        })
+    }
+
+    /// Paths of all objects below a prefix, in their order.
+    pub(crate) fn walk(&self, prefix: &Path) -> io::Result<Vec<Path>> {
+        let mut found = Vec::new();
+        self.walk_into(prefix, &mut found)?;
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    fn walk_into(&self, prefix: &Path, found: &mut Vec<Path>) -> io::Result<()> {
+        let entries = match self.fs.list_dir(&self.file(prefix)) {
+            Ok(entries) => entries,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            let path = prefix.clone().join(entry.name.as_str());
+            if entry.is_dir {
+                self.walk_into(&path, found)?;
+            } else if !entry.name.contains(STAGING) {
+                found.push(path);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes an object.
+    pub(crate) fn remove(&self, path: &Path) -> io::Result<()> {
+        self.fs.remove_file(&self.file(path))
+    }
+
+    /// Removes the staging files that a crash left behind, and makes every other name durable: a process that was killed
+    /// may have given it without syncing its folder, and what is found now is built upon. Only while nothing writes.
+    pub(crate) fn sweep(&self) -> io::Result<u64> {
+        fn sweep(fs: &dyn Fs, folder: &FsPath) -> io::Result<u64> {
+            let mut swept = 0;
+            for entry in fs.list_dir(folder)? {
+                let path = folder.join(&entry.name);
+                if entry.is_dir {
+                    swept += sweep(fs, &path)?;
+                } else if entry.name.contains(STAGING) {
+                    fs.remove_file(&path)?;
+                    swept += 1;
+                }
+            }
+            fs.sync_dir(folder)?;
+            Ok(swept)
+        }
+        sweep(&*self.fs, &self.root)
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        path: &Path,
+        work: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let store = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&store)).await;
+        done.map_err(|panic| failed(path, io::Error::other(panic)))?.map_err(|error| failed(path, error))
+    }
+
+    async fn list_all(&self, prefix: Path) -> Result<Vec<Result<ObjectMeta>>> {
+        let at = prefix.clone();
+        self.blocking(&at, move |store| {
+            let paths = store.walk(&prefix)?;
+            let metas = paths.iter().map(|path| store.meta(path).map_err(|error| failed(path, error)));
+            // A file may be removed between the listing and the look at it.
+            Ok(metas.filter(|meta| !matches!(meta, Err(Error::NotFound { .. }))).collect())
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl ObjectStore for FsStore {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let create = match options.mode {
+            PutMode::Create => true,
+            PutMode::Overwrite => false,
+            PutMode::Update(_) => {
+                return Err(Error::NotImplemented {
+                    operation: "conditional update".into(),
+                    implementer: "FsStore".into(),
+                });
+            }
+        };
+        let path = location.clone();
+        self.blocking(location, move |store| {
+            let chunks: Vec<Bytes> = payload.into_iter().collect();
+            store.put_durably(&path, &chunks, create)
+        })
+        .await?;
+        Ok(PutResult { e_tag: None, version: None })
+    }
+
+    async fn put_multipart_opts(&self, location: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        Ok(Box::new(Upload { store: self.clone(), location: location.clone(), parts: Vec::new() }))
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let path = location.clone();
+        let wanted = options.range.clone();
+        let head = options.head;
+        let (meta, range, bytes) = self
+            .blocking(location, move |store| {
+                let meta = store.meta(&path)?;
+                let range = match wanted {
+                    Some(range) => range.as_range(meta.size).map_err(io::Error::other)?,
+                    None => 0..meta.size,
+                };
+                let bytes = if head { Bytes::new() } else { store.fs.read_range(&store.file(&path), range.clone())? };
+                if !head && bytes.len() as u64 != range.end - range.start {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                Ok((meta, range, bytes))
+            })
+            .await?;
+        options.check_preconditions(&meta)?;
+        let payload = GetResultPayload::Stream(stream::once(std::future::ready(Ok(bytes))).boxed());
+        Ok(GetResult { payload, meta, range, attributes: Attributes::default() })
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let path = location.clone();
+        let ranges = ranges.to_vec();
+        self.blocking(location, move |store| {
+            let file = store.file(&path);
+            ranges.into_iter().map(|range| store.fs.read_range(&file, range)).collect()
+        })
+        .await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        let store = self.clone();
+        locations
+            .then(move |location| {
+                let store = store.clone();
+                async move {
+                    let location = location?;
+                    let path = location.clone();
+                    store.blocking(&location, move |store| store.fs.remove_file(&store.file(&path))).await?;
+                    Ok(location)
+                }
+            })
+            .boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let store = self.clone();
+        let prefix = prefix.cloned().unwrap_or_default();
+        stream::once(async move {
+            match store.list_all(prefix).await {
+                Ok(metas) => stream::iter(metas),
+                Err(error) => stream::iter(vec![Err(error)]),
+            }
+        })
+        .flatten()
+        .boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        let prefix = prefix.cloned().unwrap_or_default();
+        let at = prefix.clone();
+        self.blocking(&at, move |store| {
+            let mut result = ListResult { common_prefixes: Vec::new(), objects: Vec::new() };
+            let entries = match store.fs.list_dir(&store.file(&prefix)) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(result),
+                Err(error) => return Err(error),
+            };
+            for entry in entries {
+                let path = prefix.clone().join(entry.name.as_str());
+                if entry.is_dir {
+                    result.common_prefixes.push(path);
+                } else if !entry.name.contains(STAGING) {
+                    result.objects.push(store.meta(&path)?);
+                }
+            }
+            Ok(result)
+        })
+        .await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        let (source, target) = (from.clone(), to.clone());
+        self.blocking(from, move |store| {
+            let bytes = store.fs.read(&store.file(&source))?;
+            store.put_durably(&target, &[bytes], matches!(options.mode, CopyMode::Create))
+        })
+        .await
+    }
+}
+
+/// Parts are kept until the upload is complete; what the lake writes in parts (checkpoints) is small.
+#[derive(Debug)]
+struct Upload {
+    store: FsStore,
+    location: Path,
+    parts: Vec<Bytes>,
+}
+
+#[async_trait]
+impl MultipartUpload for Upload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        self.parts.extend(data);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let (path, parts) = (self.location.clone(), std::mem::take(&mut self.parts));
+        self.store.blocking(&self.location, move |store| store.put_durably(&path, &parts, false)).await?;
+        Ok(PutResult { e_tag: None, version: None })
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.parts.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,462 @@
+//! The columns of `calls` as they grow, row by row, into a block.
+//!
+//! A column that no row of a block fills costs nothing per row: optional columns are padded when they are next
+//! written, or at the end. Words are interned per block; a caller that writes the same word for many rows keeps its
+//! key.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BinaryArray, BooleanBufferBuilder, Date32Array, Decimal128Array, DictionaryArray, GenericBinaryBuilder,
+    Int32Array, Int64Array, NullBufferBuilder, PrimitiveArray, RecordBatch, StringArray, StringBuilder,
+    TimestampMicrosecondArray, new_null_array,
+};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{ArrowNativeType, ArrowPrimitiveType, UInt16Type};
+use arrow::error::ArrowError;
+use hashbrown::HashTable;
+use toolgauge_proto::call::{CostSource, ErrorClass, Kind, Layer, Outcome, Signal};
+use toolgauge_proto::table::Table;
+use toolgauge_proto::time::UnixMicros;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Key of a word that is null. A block has fewer rows than this, so no real key reaches it.
+pub(crate) const NULL_WORD: u16 = u16::MAX;
+
+/// Most rows of a block; dictionary keys are 16 bits wide.
+pub(crate) const BLOCK_ROWS_MAX: usize = 8_192;
+
+/// A dictionary column.
+#[derive(Debug, Default)]
+pub(crate) struct WordColumn {
+    keys: Vec<u16>,
+    words: StringBuilder,
+    index: HashTable<(u64, u16)>,
+    last: Option<(Vec<u8>, u16)>,
+}
+
+impl WordColumn {
+    /// The key of a word in this block.
+    pub(crate) fn key(&mut self, word: &str) -> u16 {
+        if let Some((last, key)) = &self.last
+            && last == word.as_bytes()
+        {
+            return *key;
+        }
+        let hash = xxh3_64(word.as_bytes());
+        let words = &self.words;
+        let spelled = |key: u16| {
+            let offsets = words.offsets_slice();
+            let (from, to) = (offsets[usize::from(key)] as usize, offsets[usize::from(key) + 1] as usize);
+            &words.values_slice()[from..to]
+        };
+        let found = self.index.find(hash, |(other, key)| *other == hash && spelled(*key) == word.as_bytes());
+        let key = if let Some((_, key)) = found {
+            *key
+        } else {
+            let key = u16::try_from(self.index.len()).unwrap_or(NULL_WORD);
+            self.words.append_value(word);
+            self.index.insert_unique(hash, (hash, key), |(hash, _)| *hash);
+            key
+        };
+        let last = self.last.get_or_insert_default();
+        last.0.clear();
+        last.0.extend_from_slice(word.as_bytes());
+        last.1 = key;
+        key
+    }
+
+    /// Writes the row's word, given its key.
+    pub(crate) fn set_key(&mut self, row: usize, key: u16) {
+        self.keys.resize(row, NULL_WORD);
+        self.keys.push(key);
+    }
+
+    /// Writes the row's word.
+    pub(crate) fn set(&mut self, row: usize, word: &str) {
+        let key = self.key(word);
+        self.set_key(row, key);
+    }
+
+    fn finish(&mut self, rows: usize) -> ArrayRef {
+        self.keys.resize(rows, NULL_WORD);
+        let keys = std::mem::take(&mut self.keys);
+        let words: StringArray = self.words.finish();
+        self.index.clear();
+        self.last = None;
+        words_array(keys, Arc::new(words))
+    }
+}
+
+fn words_array(keys: Vec<u16>, words: ArrayRef) -> ArrayRef {
+    let nulls = keys.contains(&NULL_WORD).then(|| NullBuffer::from_iter(keys.iter().map(|key| *key != NULL_WORD)));
+    Arc::new(DictionaryArray::<UInt16Type>::new(PrimitiveArray::new(keys.into(), nulls), words))
+}
+
+/// A dictionary column over one of the closed sets of `proto::call`: the key is the discriminant.
+#[derive(Debug)]
+pub(crate) struct ClosedColumn {
+    keys: Vec<u16>,
+    words: ArrayRef,
+}
+
+impl ClosedColumn {
+    fn new(words: &[&'static str]) -> Self {
+        Self { keys: Vec::new(), words: Arc::new(StringArray::from(words.to_vec())) }
+    }
+
+    /// Writes the row's word, given its discriminant.
+    pub(crate) fn set(&mut self, row: usize, discriminant: u8) {
+        self.keys.resize(row, NULL_WORD);
+        self.keys.push(u16::from(discriminant));
+    }
+
+    fn finish(&mut self, rows: usize) -> ArrayRef {
+        self.keys.resize(rows, NULL_WORD);
+        words_array(std::mem::take(&mut self.keys), Arc::clone(&self.words))
+    }
+}
+
+/// A column of numbers, null where nothing was written.
+#[derive(Debug)]
+pub(crate) struct NumberColumn<T> {
+    values: Vec<T>,
+    nulls: NullBufferBuilder,
+}
+
+impl<T: Copy + Default> NumberColumn<T> {
+    fn new() -> Self {
+        Self { values: Vec::new(), nulls: NullBufferBuilder::new(0) }
+    }
+
+    fn pad(&mut self, row: usize) {
+        let missing = row - self.values.len();
+        if missing > 0 {
+            self.values.resize(row, T::default());
+            self.nulls.append_n_nulls(missing);
+        }
+    }
+
+    /// Writes the row's number.
+    pub(crate) fn set(&mut self, row: usize, value: T) {
+        self.pad(row);
+        self.values.push(value);
+        self.nulls.append_non_null();
+    }
+
+    fn finish<P: ArrowPrimitiveType<Native = T>>(&mut self, rows: usize) -> PrimitiveArray<P>
+    where
+        T: ArrowNativeType,
+    {
+        if self.values.is_empty() {
+            return PrimitiveArray::new_null(rows);
+        }
+        self.pad(rows);
+        PrimitiveArray::new(std::mem::take(&mut self.values).into(), self.nulls.finish())
+    }
+}
+
+/// A column of texts or bytes, null where nothing was written.
+#[derive(Debug)]
+pub(crate) struct BytesColumn {
+    builder: GenericBinaryBuilder<i32>,
+    len: usize,
+}
+
+impl BytesColumn {
+    fn new() -> Self {
+        Self { builder: GenericBinaryBuilder::with_capacity(0, 0), len: 0 }
+    }
+
+    fn pad(&mut self, row: usize) {
+        if row > self.len {
+            self.builder.append_nulls(row - self.len);
+            self.len = row;
+        }
+    }
+
+    /// Writes the row's bytes.
+    pub(crate) fn set(&mut self, row: usize, value: &[u8]) {
+        self.pad(row);
+        self.builder.append_value(value);
+        self.len += 1;
+    }
+
+    fn finish(&mut self, rows: usize) -> BinaryArray {
+        self.pad(rows);
+        self.len = 0;
+        self.builder.finish()
+    }
+}
+
+/// A column of UTF-8 text, null where nothing was written.
+#[derive(Debug)]
+pub(crate) struct TextColumn {
+    builder: StringBuilder,
+    len: usize,
+}
+
+impl TextColumn {
+    fn new() -> Self {
+        Self { builder: StringBuilder::with_capacity(0, 0), len: 0 }
+    }
+
+    fn pad(&mut self, row: usize) {
+        if row > self.len {
+            self.builder.append_nulls(row - self.len);
+            self.len = row;
+        }
+    }
+
+    /// Writes the row's text.
+    pub(crate) fn set(&mut self, row: usize, value: &str) {
+        self.pad(row);
+        self.builder.append_value(value);
+        self.len += 1;
+    }
+
+    fn finish(&mut self, rows: usize) -> ArrayRef {
+        self.pad(rows);
+        self.len = 0;
+        Arc::new(self.builder.finish())
+    }
+}
+
+/// One block of `calls` while it is being written. Columns that are decided when a row settles (`counted`, `attempt`,
+/// `final`, `weight`) are added by `live`.
+#[derive(Debug)]
+pub(crate) struct CallColumns {
+    rows: usize,
+    bytes: usize,
+    pub(crate) row_id: BytesColumn,
+    pub(crate) start_time: Vec<i64>,
+    pub(crate) end_time: Vec<i64>,
+    pub(crate) duration_ns: Vec<i64>,
+    pub(crate) kind: ClosedColumn,
+    pub(crate) tenant: WordColumn,
+    pub(crate) service_name: WordColumn,
+    pub(crate) service_version: WordColumn,
+    pub(crate) environment: WordColumn,
+    pub(crate) tool_name: WordColumn,
+    pub(crate) tool_type: WordColumn,
+    pub(crate) tool_server: WordColumn,
+    pub(crate) agent_name: WordColumn,
+    pub(crate) session_id: TextColumn,
+    pub(crate) user_id: TextColumn,
+    pub(crate) team: WordColumn,
+    pub(crate) model: WordColumn,
+    pub(crate) layer: ClosedColumn,
+    pub(crate) trace_id: BytesColumn,
+    pub(crate) span_id: BytesColumn,
+    pub(crate) parent_span_id: BytesColumn,
+    pub(crate) call_id: TextColumn,
+    pub(crate) arguments_fingerprint: NumberColumn<i64>,
+    pub(crate) wal_position: Vec<i64>,
+    pub(crate) signal: ClosedColumn,
+    pub(crate) convention: WordColumn,
+    pub(crate) outcome: ClosedColumn,
+    pub(crate) error_class: ClosedColumn,
+    pub(crate) error_type: WordColumn,
+    pub(crate) status_code: NumberColumn<i32>,
+    pub(crate) error_message: TextColumn,
+    pub(crate) error_fingerprint: NumberColumn<i64>,
+    pub(crate) fallback_level: NumberColumn<i32>,
+    pub(crate) circuit_state: WordColumn,
+    pub(crate) side_effect: WordColumn,
+    pub(crate) input_tokens: NumberColumn<i64>,
+    pub(crate) output_tokens: NumberColumn<i64>,
+    pub(crate) cached_input_tokens: NumberColumn<i64>,
+    pub(crate) reasoning_tokens: NumberColumn<i64>,
+    pub(crate) input_bytes: NumberColumn<i64>,
+    pub(crate) output_bytes: NumberColumn<i64>,
+    pub(crate) argument_keys: WordColumn,
+    pub(crate) cost_usd: NumberColumn<i128>,
+    pub(crate) cost_source: ClosedColumn,
+    pub(crate) attributes: TextColumn,
+}
+
+impl Default for CallColumns {
+    fn default() -> Self {
+        Self {
+            rows: 0,
+            bytes: 0,
+            row_id: BytesColumn::new(),
+            start_time: Vec::new(),
+            end_time: Vec::new(),
+            duration_ns: Vec::new(),
+            kind: ClosedColumn::new(Kind::WORDS),
+            tenant: WordColumn::default(),
+            service_name: WordColumn::default(),
+            service_version: WordColumn::default(),
+            environment: WordColumn::default(),
+            tool_name: WordColumn::default(),
+            tool_type: WordColumn::default(),
+            tool_server: WordColumn::default(),
+            agent_name: WordColumn::default(),
+            session_id: TextColumn::new(),
+            user_id: TextColumn::new(),
+            team: WordColumn::default(),
+            model: WordColumn::default(),
+            layer: ClosedColumn::new(Layer::WORDS),
+            trace_id: BytesColumn::new(),
+            span_id: BytesColumn::new(),
+            parent_span_id: BytesColumn::new(),
+            call_id: TextColumn::new(),
+            arguments_fingerprint: NumberColumn::new(),
+            wal_position: Vec::new(),
+            signal: ClosedColumn::new(Signal::WORDS),
+            convention: WordColumn::default(),
+            outcome: ClosedColumn::new(Outcome::WORDS),
+            error_class: ClosedColumn::new(ErrorClass::WORDS),
+            error_type: WordColumn::default(),
+            status_code: NumberColumn::new(),
+            error_message: TextColumn::new(),
+            error_fingerprint: NumberColumn::new(),
+            fallback_level: NumberColumn::new(),
+            circuit_state: WordColumn::default(),
+            side_effect: WordColumn::default(),
+            input_tokens: NumberColumn::new(),
+            output_tokens: NumberColumn::new(),
+            cached_input_tokens: NumberColumn::new(),
+            reasoning_tokens: NumberColumn::new(),
+            input_bytes: NumberColumn::new(),
+            output_bytes: NumberColumn::new(),
+            argument_keys: WordColumn::default(),
+            cost_usd: NumberColumn::new(),
+            cost_source: ClosedColumn::new(CostSource::WORDS),
+            attributes: TextColumn::new(),
+        }
+    }
+}
+
+impl CallColumns {
+    /// Rows so far.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Whether the block takes no more rows.
+    pub(crate) fn is_full(&self) -> bool {
+        self.rows >= BLOCK_ROWS_MAX
+    }
+
+    /// Bytes of text that rows hold beyond their fixed width, since this was last asked.
+    pub(crate) fn take_text_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.bytes) as u64
+    }
+
+    /// Counts text that a row holds beyond its fixed width.
+    pub(crate) fn add_text_bytes(&mut self, bytes: usize) {
+        self.bytes += bytes;
+    }
+
+    /// Ends the row: every column is at it or behind it.
+    pub(crate) fn end_row(&mut self) {
+        self.rows += 1;
+    }
+
+    /// The block, with the decided columns at their defaults (counted, first attempt, final, weight 1); empties the
+    /// builder.
+    ///
+    /// # Errors
+    /// If the columns do not fit the schema, which is a fault of this module.
+    pub(crate) fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
+        let n = std::mem::take(&mut self.rows);
+        self.bytes = 0;
+        let micros = |values: &mut Vec<i64>| -> ArrayRef {
+            Arc::new(TimestampMicrosecondArray::from(std::mem::take(values)).with_timezone("UTC"))
+        };
+        let longs = |values: &mut Vec<i64>| -> ArrayRef { Arc::new(Int64Array::from(std::mem::take(values))) };
+        let date: ArrayRef =
+            Arc::new(Date32Array::from_iter_values(self.end_time.iter().map(|end| UnixMicros(*end).date32())));
+        let int64 =
+            |column: &mut NumberColumn<i64>| -> ArrayRef { Arc::new(column.finish::<arrow::datatypes::Int64Type>(n)) };
+        let int32 =
+            |column: &mut NumberColumn<i32>| -> ArrayRef { Arc::new(column.finish::<arrow::datatypes::Int32Type>(n)) };
+        let cost: ArrayRef = if self.cost_usd.values.is_empty() {
+            new_null_array(&arrow::datatypes::DataType::Decimal128(18, 9), n)
+        } else {
+            let cost: Decimal128Array = self.cost_usd.finish(n);
+            Arc::new(cost.with_precision_and_scale(18, 9)?)
+        };
+        let bytes = |column: &mut BytesColumn| -> ArrayRef { Arc::new(column.finish(n)) };
+        let columns: Vec<ArrayRef> = vec![
+            date,
+            bytes(&mut self.row_id),
+            micros(&mut self.start_time),
+            micros(&mut self.end_time),
+            longs(&mut self.duration_ns),
+            self.kind.finish(n),
+            self.tenant.finish(n),
+            self.service_name.finish(n),
+            self.service_version.finish(n),
+            self.environment.finish(n),
+            self.tool_name.finish(n),
+            self.tool_type.finish(n),
+            self.tool_server.finish(n),
+            self.agent_name.finish(n),
+            self.session_id.finish(n),
+            self.user_id.finish(n),
+            self.team.finish(n),
+            self.model.finish(n),
+            self.layer.finish(n),
+            all_true(n),
+            bytes(&mut self.trace_id),
+            bytes(&mut self.span_id),
+            bytes(&mut self.parent_span_id),
+            self.call_id.finish(n),
+            int64(&mut self.arguments_fingerprint),
+            longs(&mut self.wal_position),
+            self.signal.finish(n),
+            self.convention.finish(n),
+            self.outcome.finish(n),
+            self.error_class.finish(n),
+            self.error_type.finish(n),
+            int32(&mut self.status_code),
+            self.error_message.finish(n),
+            int64(&mut self.error_fingerprint),
+            Arc::new(Int32Array::from(vec![1; n])),
+            all_true(n),
+            int32(&mut self.fallback_level),
+            self.circuit_state.finish(n),
+            self.side_effect.finish(n),
+            int64(&mut self.input_tokens),
+            int64(&mut self.output_tokens),
+            int64(&mut self.cached_input_tokens),
+            int64(&mut self.reasoning_tokens),
+            int64(&mut self.input_bytes),
+            int64(&mut self.output_bytes),
+            self.argument_keys.finish(n),
+            cost,
+            self.cost_source.finish(n),
+            Arc::new(Decimal128Array::from(vec![1_000_000; n]).with_precision_and_scale(18, 6)?),
+            self.attributes.finish(n),
+        ];
+        RecordBatch::try_new(Table::Calls.live_schema(), columns)
+    }
+}
+
+fn all_true(n: usize) -> ArrayRef {
+    let mut bits = BooleanBufferBuilder::new(n);
+    bits.append_n(n, true);
+    Arc::new(arrow::array::BooleanArray::new(bits.finish(), None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_that_were_skipped_are_null_and_words_are_interned() {
+        let mut column = WordColumn::default();
+        column.set(1, "search");
+        column.set(2, "fetch");
+        column.set(4, "search");
+        let array = column.finish(6);
+        let text = arrow::compute::cast(&array, &arrow::datatypes::DataType::Utf8).unwrap();
+        let text: Vec<_> = text.as_any().downcast_ref::<StringArray>().unwrap().iter().collect();
+        assert_eq!(text, [None, Some("search"), Some("fetch"), None, Some("search"), None]);
+        column.set(0, "fetch");
+        assert_eq!(column.finish(1).len(), 1);
+    }
+}

@@ -1,0 +1,841 @@
+//! From an export's bytes to rows of `calls`, by the rules of [`Conventions`].
+//!
+//! Pure: the same frame gives the same rows, links, quarantined records and sums, on whatever machine and however often
+//! it is replayed. Only spans and log records that a rule marks as a call become rows; of the other spans of a trace
+//! the parent links are kept, so that ancestors can be followed through them. Contents of arguments and results are
+//! looked at (size, key names, fingerprint) and not kept.
+//!
+//! A value that cannot be read costs its column a null and a count, never the row. A record whose identity or times
+//! make no sense is quarantined with the reason; nothing else of its export is lost.
+
+mod columns;
+mod convention;
+mod decimal;
+mod failure;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::borrow::Cow;
+
+use toolgauge_analytics::settle::{Facts, Link};
+use toolgauge_proto::call::{CostSource, ErrorClass, Kind, Outcome, Signal};
+use toolgauge_proto::id::{RowId, SpanId, TraceId, WalPosition};
+use toolgauge_proto::otlp::{
+    AnyValueView, Events, KeyValueView, LogRecordView, LogsView, ResourceView, SpanView, TracesView,
+};
+use toolgauge_proto::time::UnixMicros;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128_with_seed};
+
+pub(crate) use columns::{CallColumns, NULL_WORD};
+use convention::{Condition, FIELDS, Field, Rule, Slot, Source};
+pub use convention::{ConventionError, Conventions};
+
+/// Longest name that is kept, in bytes; longer ones are cut and counted.
+const WORD_BYTES_MAX: usize = 256;
+/// Longest id that is kept, in bytes; longer ones are cut and counted.
+const TEXT_BYTES_MAX: usize = 1_024;
+/// `Facts::threshold` of a span without a sampling threshold.
+const NO_THRESHOLD: u64 = u64::MAX;
+/// `SpanFlags`: bit 8 says that bit 9 is known, bit 9 that the parent is remote (opentelemetry-proto, trace.proto).
+const FLAG_PARENT_IS_REMOTE: u32 = 0x300;
+
+/// Settings of recognition.
+#[derive(Debug, Clone)]
+pub struct RecogniseSettings {
+    /// Rows that ended more than this ahead of their receipt are quarantined, in microseconds.
+    pub ahead_max_us: i64,
+    /// Rows that ended, or began, longer ago than this before their receipt are quarantined, in microseconds.
+    pub retention_us: i64,
+    /// Attributes that rows of failed attempts keep in the column `attributes`.
+    pub keep_attributes: Vec<String>,
+}
+
+impl Default for RecogniseSettings {
+    fn default() -> Self {
+        let keep = [
+            "server.address",
+            "server.port",
+            "http.request.method",
+            "http.response.status_code",
+            "rpc.system",
+            "db.system.name",
+            "network.transport",
+            "gen_ai.provider.name",
+            "gen_ai.system",
+        ];
+        Self {
+            ahead_max_us: 5 * 60 * 1_000_000,
+            // 13 months, as whole tables are kept.
+            retention_us: 396 * 24 * 3_600 * 1_000_000,
+            keep_attributes: keep.map(str::to_owned).to_vec(),
+        }
+    }
+}
+
+/// What a frame of the log says of its export.
+#[derive(Debug, Clone, Copy)]
+pub struct FrameInfo<'a> {
+    /// Its position.
+    pub position: WalPosition,
+    /// When it was received.
+    pub received: UnixMicros,
+    /// Whose it is.
+    pub tenant: &'a str,
+}
+
+/// A record that was refused a place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quarantined {
+    /// When its export was received.
+    pub received: UnixMicros,
+    /// Tenant of the export.
+    pub tenant: String,
+    /// `service.name` of the resource.
+    pub service_name: Option<String>,
+    /// Span or log.
+    pub signal: Signal,
+    /// Why, one word.
+    pub reason: &'static str,
+    /// Why, with the values refused.
+    pub detail: String,
+    /// The tool, as reported.
+    pub tool_name: Option<String>,
+    /// As reported, whatever its length.
+    pub trace_id: Vec<u8>,
+    /// As reported, whatever its length.
+    pub span_id: Vec<u8>,
+    /// Start, if it can be represented.
+    pub start_time: Option<UnixMicros>,
+    /// End, if it can be represented.
+    pub end_time: Option<UnixMicros>,
+    /// Where its export stands in the log.
+    pub position: WalPosition,
+}
+
+/// Sums over what one service sent in one export.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ArrivalSums {
+    /// Exports with rows of this service.
+    pub requests: i64,
+    /// Spans received.
+    pub spans: i64,
+    /// Log records received.
+    pub log_records: i64,
+    /// Rows recognised, duplicates not counted.
+    pub calls: i64,
+    /// Values or records that could not be read.
+    pub unreadable: i64,
+    /// Rows whose identity was known.
+    pub duplicates: i64,
+    /// Records refused a place.
+    pub quarantined: i64,
+    /// Largest receive time minus end time, in milliseconds.
+    pub max_lag_ms: i64,
+}
+
+impl ArrivalSums {
+    /// Adds the sums of another part of the same key.
+    pub fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.spans += other.spans;
+        self.log_records += other.log_records;
+        self.calls += other.calls;
+        self.unreadable += other.unreadable;
+        self.duplicates += other.duplicates;
+        self.quarantined += other.quarantined;
+        self.max_lag_ms = self.max_lag_ms.max(other.max_lag_ms);
+    }
+}
+
+/// Identity of a group of related rows: a 128-bit hash of (tenant, trace), or else (tenant, session), or else the row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupKey(pub u128);
+
+/// Where recognised rows go. Implemented by the live rows; it keeps this module free of what becomes of them.
+pub(crate) trait RowSink {
+    /// False if a row of this identity was taken before.
+    fn is_new(&mut self, row_id: RowId) -> bool;
+    /// The block that takes the next row.
+    fn columns(&mut self) -> &mut CallColumns;
+    /// Number of the block that [`RowSink::columns`] gave; word keys are valid for one block only.
+    fn block_number(&self) -> u64;
+    /// The row just written is complete. The sink sets `facts.seq`.
+    fn row(&mut self, group: GroupKey, facts: Facts);
+    /// A span that is not a row, or whose parent is remote.
+    fn link(&mut self, group: GroupKey, link: Link);
+    /// A record that is refused a place.
+    fn quarantine(&mut self, record: Quarantined);
+    /// What one service sent in this export.
+    fn arrived(&mut self, service_name: Option<&str>, sums: &ArrivalSums);
+}
+
+/// Recognises calls.
+#[derive(Debug)]
+pub struct Recogniser {
+    conventions: Conventions,
+    settings: RecogniseSettings,
+    kept: Vec<(Slot, String)>,
+    service: ServiceSlots,
+    event_name: Slot,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct ServiceSlots {
+    name: Slot,
+    version: Slot,
+    environment: [Slot; 2],
+}
+
+type Values<'a> = Vec<Option<AnyValueView<'a>>>;
+
+/// The resource and scope of the record at hand, and what of them is written into rows.
+struct Origin<'a, 'f> {
+    frame: FrameInfo<'f>,
+    tenant_seed: u64,
+    resource: Values<'a>,
+    scope: Values<'a>,
+    service_name: Option<Cow<'a, str>>,
+    service_version: Option<Cow<'a, str>>,
+    environment: Option<Cow<'a, str>>,
+    resource_hash: u64,
+    scope_hash: u64,
+    sums: ArrivalSums,
+    keys: Option<(u64, OriginKeys)>,
+}
+
+#[derive(Clone, Copy)]
+struct OriginKeys {
+    tenant: u16,
+    service_name: u16,
+    service_version: u16,
+    environment: u16,
+}
+
+/// A span or a log record, as rules look at it.
+struct Record<'r, 'a> {
+    signal: Signal,
+    values: &'r Values<'a>,
+    name: &'a [u8],
+    span_kind: i32,
+    status_error: bool,
+    event: Option<&'a [u8]>,
+}
+
+impl Recogniser {
+    /// A recogniser by these conventions.
+    ///
+    /// # Errors
+    /// If the conventions and settings together mention too many attribute keys.
+    pub fn new(mut conventions: Conventions, settings: RecogniseSettings) -> Result<Self, ConventionError> {
+        let kept = settings
+            .keep_attributes
+            .iter()
+            .filter(|key| !looks_like_credential(key))
+            .map(|key| Ok((conventions.slot_for(key)?, key.clone())))
+            .collect::<Result<_, _>>()?;
+        let service = ServiceSlots {
+            name: conventions.slot_for("service.name")?,
+            version: conventions.slot_for("service.version")?,
+            environment: [
+                conventions.slot_for("deployment.environment.name")?,
+                conventions.slot_for("deployment.environment")?,
+            ],
+        };
+        let event_name = conventions.slot_for("event.name")?;
+        Ok(Self { conventions, settings, kept, service, event_name })
+    }
+
+    /// Recognises the calls of one `ExportTraceServiceRequest`; the doors have checked that it is one.
+    pub(crate) fn traces(&self, frame: FrameInfo<'_>, body: &[u8], sink: &mut impl RowSink) {
+        let mut values: Values<'_> = vec![None; self.conventions.slots()];
+        let mut touched = Vec::with_capacity(32);
+        for resource in TracesView::trusted(body).resource_spans() {
+            let mut origin = self.origin(frame, resource.resource());
+            for scope in resource.scope_spans() {
+                origin.scope = self.fill_all(scope.scope().attributes());
+                for span in scope.spans() {
+                    for slot in touched.drain(..) {
+                        values[usize::from(slot)] = None;
+                    }
+                    self.fill(span.attributes(), &mut values, &mut touched);
+                    self.span(&mut origin, &span, &values, sink);
+                }
+            }
+            sink.arrived(origin.service_name.as_deref(), &origin.sums);
+        }
+    }
+
+    /// Recognises the calls of one `ExportLogsServiceRequest`; the doors have checked that it is one.
+    pub(crate) fn logs(&self, frame: FrameInfo<'_>, body: &[u8], sink: &mut impl RowSink) {
+        let mut values: Values<'_> = vec![None; self.conventions.slots()];
+        let mut touched = Vec::with_capacity(32);
+        for resource in LogsView::trusted(body).resource_logs() {
+            let mut origin = self.origin(frame, resource.resource());
+            for scope in resource.scope_logs() {
+                origin.scope = self.fill_all(scope.scope().attributes());
+                origin.scope_hash = xxh3_64(scope.scope().raw());
+                for record in scope.log_records() {
+                    for slot in touched.drain(..) {
+                        values[usize::from(slot)] = None;
+                    }
+                    self.fill(record.attributes(), &mut values, &mut touched);
+                    self.log_record(&mut origin, &record, &values, sink);
+                }
+            }
+            sink.arrived(origin.service_name.as_deref(), &origin.sums);
+        }
+    }
+
+    fn origin<'a, 'f>(&self, frame: FrameInfo<'f>, resource: ResourceView<'a>) -> Origin<'a, 'f> {
+        let values = self.fill_all(resource.attributes());
+        let mut unreadable = 0;
+        let mut word = |slot: Slot| value::text(values[usize::from(slot)].as_ref()?, WORD_BYTES_MAX, &mut unreadable);
+        let service_name = word(self.service.name);
+        let service_version = word(self.service.version);
+        let environment = word(self.service.environment[0]).or_else(|| word(self.service.environment[1]));
+        Origin {
+            frame,
+            tenant_seed: xxh3_64(frame.tenant.as_bytes()),
+            service_name,
+            service_version,
+            environment,
+            resource_hash: xxh3_64(resource.raw()),
+            scope_hash: 0,
+            scope: vec![None; values.len()],
+            resource: values,
+            sums: ArrivalSums { requests: 1, unreadable, ..ArrivalSums::default() },
+            keys: None,
+        }
+    }
+
+    fn fill_all<'a>(&self, attributes: impl Iterator<Item = KeyValueView<'a>>) -> Values<'a> {
+        let mut values = vec![None; self.conventions.slots()];
+        self.fill(attributes, &mut values, &mut Vec::new());
+        values
+    }
+
+    #[inline]
+    fn fill<'a>(
+        &self,
+        attributes: impl Iterator<Item = KeyValueView<'a>>,
+        values: &mut Values<'a>,
+        touched: &mut Vec<Slot>,
+    ) {
+        for attribute in attributes {
+            if let Some(slot) = self.conventions.slot(attribute.key) {
+                values[usize::from(slot)] = Some(attribute.value);
+                touched.push(slot);
+            }
+        }
+    }
+
+    fn rule(&self, origin: &Origin<'_, '_>, record: &Record<'_, '_>) -> Option<&Rule> {
+        self.conventions.rules.iter().find(|rule| {
+            rule.signal == record.signal
+                && rule.all.iter().all(|condition| holds(condition, origin, record))
+                && !rule.none.iter().any(|condition| holds(condition, origin, record))
+        })
+    }
+
+    fn span<'a>(&self, origin: &mut Origin<'a, '_>, span: &SpanView<'a>, values: &Values<'a>, sink: &mut impl RowSink) {
+        origin.sums.spans += 1;
+        let record = Record {
+            signal: Signal::Span,
+            values,
+            name: span.name,
+            span_kind: span.kind,
+            status_error: span.status.code == STATUS_CODE_ERROR,
+            event: None,
+        };
+        let trace_id = TraceId::from_slice(span.trace_id);
+        let span_id = SpanId::from_slice(span.span_id);
+        let parent = SpanId::from_slice(span.parent_span_id);
+        let threshold = if span.trace_state.is_empty() {
+            NO_THRESHOLD
+        } else {
+            value::threshold(span.trace_state).unwrap_or(NO_THRESHOLD)
+        };
+        let remote_parent = span.flags & FLAG_PARENT_IS_REMOTE == FLAG_PARENT_IS_REMOTE;
+        let rule = self.rule(origin, &record);
+        if let (Some(trace_id), Some(span_id)) = (trace_id, span_id)
+            && (rule.is_none() || remote_parent)
+        {
+            let link =
+                Link { span_id: number(Some(span_id)), parent_span_id: number(parent), remote_parent, threshold };
+            sink.link(group_of_trace(origin.tenant_seed, trace_id), link);
+        }
+        let Some(rule) = rule else {
+            origin.sums.unreadable += i64::from(trace_id.is_none() || span_id.is_none());
+            return;
+        };
+        let times = Times { start: span.start_time_unix_nano, end: span.end_time_unix_nano };
+        let checked = match (trace_id, span_id) {
+            (None, _) => Err((
+                "invalid_trace_id",
+                format!("trace_id must be 16 bytes and not all zero, got \"{}\"", Hex(span.trace_id)),
+            )),
+            (_, None) => Err((
+                "invalid_span_id",
+                format!("span_id must be 8 bytes and not all zero, got \"{}\"", Hex(span.span_id)),
+            )),
+            (Some(trace_id), Some(span_id)) => {
+                self.check_times(times, origin.frame.received).map(|interval| (trace_id, span_id, interval))
+            }
+        };
+        let (trace_id, span_id, interval) = match checked {
+            Ok(checked) => checked,
+            Err(refused) => {
+                return self.refuse(origin, rule, &record, refused, (span.trace_id, span.span_id), times, sink);
+            }
+        };
+        let mut identity = [0; 24];
+        identity[..16].copy_from_slice(trace_id.as_bytes());
+        identity[16..].copy_from_slice(span_id.as_bytes());
+        let row_id = RowId::from_bytes(xxh3_128_with_seed(&identity, origin.tenant_seed).to_be_bytes());
+        if !sink.is_new(row_id) {
+            origin.sums.duplicates += 1;
+            return;
+        }
+        let ids = Ids { row_id, trace_id: Some(trace_id), span_id: Some(span_id), parent };
+        let said = Said { message: span.status.message, events: Some(span.events()), threshold };
+        self.write(origin, rule, &record, &ids, interval, said, sink);
+    }
+
+    fn log_record<'a>(
+        &self,
+        origin: &mut Origin<'a, '_>,
+        log: &LogRecordView<'a>,
+        values: &Values<'a>,
+        sink: &mut impl RowSink,
+    ) {
+        origin.sums.log_records += 1;
+        let text = |value: &AnyValueView<'a>| match value {
+            AnyValueView::String(text) if !text.is_empty() => Some(*text),
+            _ => None,
+        };
+        let event = values[usize::from(self.event_name)].as_ref().and_then(text);
+        let event = event.or_else(|| (!log.event_name.is_empty()).then_some(log.event_name));
+        let event = event.or_else(|| text(&log.body));
+        let record = Record { signal: Signal::Log, values, name: &[], span_kind: 0, status_error: false, event };
+        let Some(rule) = self.rule(origin, &record) else { return };
+        let end = if log.time_unix_nano == 0 { log.observed_time_unix_nano } else { log.time_unix_nano };
+        let mut unreadable = 0;
+        let duration_ms = first(&rule.fields[Field::DurationMs as usize], origin, &record)
+            .and_then(|value| value::float(value, &mut unreadable).filter(|ms| (0.0..=1e12).contains(ms)));
+        origin.sums.unreadable += unreadable;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded above")]
+        let duration_ns = duration_ms.map_or(0, |ms| (ms * 1e6).round() as u64);
+        let times = Times { start: end.saturating_sub(duration_ns), end };
+        let trace_id = TraceId::from_slice(log.trace_id);
+        let span_id = SpanId::from_slice(log.span_id);
+        let interval = match self.check_times(times, origin.frame.received) {
+            Ok(interval) => interval,
+            Err(refused) => {
+                return self.refuse(origin, rule, &record, refused, (log.trace_id, log.span_id), times, sink);
+            }
+        };
+        let seed = xxh3_64_with_seed(&origin.scope_hash.to_le_bytes(), origin.tenant_seed ^ origin.resource_hash);
+        let row_id = RowId::from_bytes(xxh3_128_with_seed(log.raw(), seed).to_be_bytes());
+        if !sink.is_new(row_id) {
+            origin.sums.duplicates += 1;
+            return;
+        }
+        let ids = Ids { row_id, trace_id, span_id, parent: None };
+        let said = Said { message: &[], events: None, threshold: NO_THRESHOLD };
+        self.write(origin, rule, &record, &ids, interval, said, sink);
+    }
+
+    fn check_times(&self, times: Times, received: UnixMicros) -> Result<Interval, (&'static str, String)> {
+        let Times { start, end } = times;
+        let (Ok(start), Ok(end)) = (i64::try_from(start), i64::try_from(end)) else {
+            return Err(("in_future", format!("times must be before the year 2262, got {start} to {end} ns")));
+        };
+        let received_ns = received.0.saturating_mul(1_000);
+        if end > received_ns.saturating_add(self.settings.ahead_max_us.saturating_mul(1_000)) {
+            return Err(("in_future", format!("end time {end} ns is ahead of the receive time {received_ns} ns")));
+        }
+        if end < start {
+            return Err(("end_before_start", format!("end time {end} ns is before start time {start} ns")));
+        }
+        let oldest = received_ns.saturating_sub(self.settings.retention_us.saturating_mul(1_000));
+        if start < oldest {
+            return Err(("too_old", format!("start time {start} ns is older than the retention allows, {oldest} ns")));
+        }
+        Ok(Interval { start_ns: start, end_ns: end })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all of a refused record")]
+    fn refuse<'a>(
+        &self,
+        origin: &mut Origin<'a, '_>,
+        rule: &Rule,
+        record: &Record<'_, 'a>,
+        (reason, detail): (&'static str, String),
+        (trace_id, span_id): (&[u8], &[u8]),
+        times: Times,
+        sink: &mut impl RowSink,
+    ) {
+        origin.sums.quarantined += 1;
+        let mut unreadable = 0;
+        let tool_name = first(&rule.fields[Field::ToolName as usize], origin, record)
+            .and_then(|value| value::text(&value, WORD_BYTES_MAX, &mut unreadable))
+            .map(Cow::into_owned);
+        let micros = |ns: u64| i64::try_from(ns).ok().map(|ns| UnixMicros(ns.div_euclid(1_000)));
+        sink.quarantine(Quarantined {
+            received: origin.frame.received,
+            tenant: origin.frame.tenant.to_owned(),
+            service_name: origin.service_name.as_deref().map(str::to_owned),
+            signal: record.signal,
+            reason,
+            detail,
+            tool_name,
+            trace_id: trace_id.iter().copied().take(TEXT_BYTES_MAX).collect(),
+            span_id: span_id.iter().copied().take(TEXT_BYTES_MAX).collect(),
+            start_time: micros(times.start),
+            end_time: micros(times.end),
+            position: origin.frame.position,
+        });
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all of a row")]
+    fn write<'a>(
+        &self,
+        origin: &mut Origin<'a, '_>,
+        rule: &Rule,
+        record: &Record<'_, 'a>,
+        ids: &Ids,
+        interval: Interval,
+        said: Said<'a>,
+        sink: &mut impl RowSink,
+    ) {
+        let mut bad = 0;
+        // One lookup of each field that any rule of this convention places; most are absent.
+        let found: [Option<AnyValueView<'a>>; FIELDS] =
+            std::array::from_fn(|field| first(&rule.fields[field], origin, record));
+        let get = |field: Field| found[field as usize].as_ref();
+        let failed = rule.failed.iter().any(|condition| holds(condition, origin, record));
+
+        let block = sink.block_number();
+        let columns = sink.columns();
+        let keys = origin.keys(block, columns);
+        let row = columns.rows();
+        let mut text_bytes = 0;
+
+        columns.row_id.set(row, ids.row_id.as_bytes());
+        columns.start_time.push(interval.start_ns.div_euclid(1_000));
+        columns.end_time.push(interval.end_ns.div_euclid(1_000));
+        columns.duration_ns.push(interval.end_ns - interval.start_ns);
+        columns.kind.set(row, rule.kind as u8);
+        columns.layer.set(row, rule.layer as u8);
+        columns.signal.set(row, record.signal as u8);
+        columns.convention.set(row, &rule.convention);
+        columns.tenant.set_key(row, keys.tenant);
+        columns.service_name.set_key(row, keys.service_name);
+        columns.service_version.set_key(row, keys.service_version);
+        columns.environment.set_key(row, keys.environment);
+        columns.wal_position.push(origin.frame.position.as_i64());
+        if let Some(id) = ids.trace_id {
+            columns.trace_id.set(row, id.as_bytes());
+        }
+        if let Some(id) = ids.span_id {
+            columns.span_id.set(row, id.as_bytes());
+        }
+        if let Some(id) = ids.parent {
+            columns.parent_span_id.set(row, id.as_bytes());
+        }
+
+        let mut tool = 0;
+        let mut server = 0;
+        macro_rules! word {
+            ($field:ident, $column:ident $(, $hash:ident)?) => {
+                if let Some(text) = get(Field::$field).and_then(|value| value::text(value, WORD_BYTES_MAX, &mut bad)) {
+                    columns.$column.set(row, &text);
+                    $($hash = hash_of(text.as_bytes());)?
+                }
+            };
+        }
+        if rule.kind == Kind::Tool {
+            word!(ToolName, tool_name, tool);
+            word!(ToolType, tool_type);
+            word!(ToolServer, tool_server, server);
+        }
+        word!(AgentName, agent_name);
+        word!(Team, team);
+        word!(Model, model);
+        word!(CircuitState, circuit_state);
+        word!(SideEffect, side_effect);
+        let mut call_id = 0;
+        let mut session = 0;
+        macro_rules! text {
+            ($field:ident, $column:ident $(, $hash:ident)?) => {
+                if let Some(text) = get(Field::$field).and_then(|value| value::text(value, TEXT_BYTES_MAX, &mut bad)) {
+                    columns.$column.set(row, &text);
+                    text_bytes += text.len();
+                    $($hash = hash_of(text.as_bytes());)?
+                }
+            };
+        }
+        text!(SessionId, session_id, session);
+        text!(UserId, user_id);
+        text!(CallId, call_id, call_id);
+        macro_rules! number {
+            ($field:ident, $column:ident) => {
+                if let Some(count) = get(Field::$field).and_then(|value| value::count(*value, &mut bad)) {
+                    columns.$column.set(row, count);
+                }
+            };
+        }
+        number!(InputTokens, input_tokens);
+        number!(OutputTokens, output_tokens);
+        number!(CachedInputTokens, cached_input_tokens);
+        number!(ReasoningTokens, reasoning_tokens);
+        let small = |field: Field, bad: &mut i64| {
+            get(field).and_then(|value| value::int(*value, bad)).and_then(|value| i32::try_from(value).ok())
+        };
+        if let Some(level) = small(Field::FallbackLevel, &mut bad) {
+            columns.fallback_level.set(row, level);
+        }
+        let status_code = small(Field::StatusCode, &mut bad);
+        if let Some(code) = status_code {
+            columns.status_code.set(row, code);
+        }
+        if let Some(value) = get(Field::CostUsd) {
+            match value::cost(*value) {
+                Some(cost) => {
+                    columns.cost_usd.set(row, cost);
+                    columns.cost_source.set(row, CostSource::Reported as u8);
+                }
+                None => bad += 1,
+            }
+        }
+
+        let mut arguments = 0;
+        if let Some(value) = get(Field::Arguments) {
+            let content = value::content(value);
+            columns.input_bytes.set(row, length(content.len()));
+            arguments = hash_of(&content);
+            columns.arguments_fingerprint.set(row, arguments.cast_signed());
+            if let Some(names) = value::argument_keys(&content) {
+                columns.argument_keys.set(row, &names);
+            }
+        } else {
+            number!(InputBytes, input_bytes);
+        }
+        if let Some(value) = get(Field::Result) {
+            columns.output_bytes.set(row, length(value::content(value).len()));
+        } else {
+            number!(OutputBytes, output_bytes);
+        }
+
+        if failed {
+            let exception = value::exception(said.events);
+            let reported = get(Field::ErrorType).and_then(|value| value::text(value, WORD_BYTES_MAX, &mut bad));
+            let error_type = reported.or_else(|| exception.as_ref()?.kind.as_deref().map(Cow::Borrowed));
+            let message = get(Field::ErrorMessage).and_then(|value| value::text(value, 4 * TEXT_BYTES_MAX, &mut bad));
+            let message = message
+                .or_else(|| (!said.message.is_empty()).then(|| String::from_utf8_lossy(said.message)))
+                .or_else(|| exception.as_ref()?.message.as_deref().map(Cow::Borrowed));
+            columns.outcome.set(row, Outcome::Error as u8);
+            let class = failure::class(error_type.as_deref(), status_code, message.as_deref());
+            columns.error_class.set(row, class as u8);
+            columns.error_fingerprint.set(row, failure::fingerprint(error_type.as_deref(), message.as_deref()));
+            if let Some(error_type) = &error_type {
+                columns.error_type.set(row, &failure::redact(error_type));
+            }
+            if let Some(message) = &message {
+                let message = failure::redact(message);
+                columns.error_message.set(row, &message);
+                text_bytes += message.len();
+            }
+            if let Some(kept) = self.kept_attributes(origin, record) {
+                columns.attributes.set(row, &kept);
+                text_bytes += kept.len();
+            }
+        } else {
+            columns.outcome.set(row, Outcome::Ok as u8);
+            columns.error_class.set(row, ErrorClass::None as u8);
+        }
+
+        let resend =
+            small(Field::ResendCount, &mut bad).filter(|count| *count > 0).map(|count| count.saturating_add(1));
+        let attempt = small(Field::Attempt, &mut bad).or(resend).filter(|attempt| *attempt > 0);
+        columns.add_text_bytes(text_bytes);
+        columns.end_row();
+        let lag_ms = (origin.frame.received.0 - interval.end_ns.div_euclid(1_000)).div_euclid(1_000);
+        origin.sums.max_lag_ms = origin.sums.max_lag_ms.max(lag_ms);
+        origin.sums.calls += 1;
+        origin.sums.unreadable += bad;
+
+        let group = match ids.trace_id {
+            Some(trace_id) => group_of_trace(origin.tenant_seed, trace_id),
+            None if session != 0 => {
+                GroupKey(xxh3_128_with_seed(&session.to_le_bytes(), origin.tenant_seed.wrapping_add(1)))
+            }
+            None => GroupKey(u128::from_le_bytes(*ids.row_id.as_bytes())),
+        };
+        let facts = Facts {
+            seq: 0,
+            row_id: ids.row_id,
+            span_id: number(ids.span_id),
+            parent_span_id: number(ids.parent),
+            kind: rule.kind,
+            layer: rule.layer,
+            signal: record.signal,
+            tool,
+            server,
+            call_id,
+            arguments,
+            start_ns: interval.start_ns,
+            end_ns: interval.end_ns,
+            failed,
+            asks_retry: failed && get(Field::AsksRetry).is_some(),
+            says_attempt: attempt.map_or(0, i32::unsigned_abs),
+            threshold: said.threshold,
+        };
+        sink.row(group, facts);
+    }
+
+    fn kept_attributes(&self, origin: &Origin<'_, '_>, record: &Record<'_, '_>) -> Option<String> {
+        let mut bad = 0;
+        let kept: serde_json::Map<_, _> = self
+            .kept
+            .iter()
+            .filter_map(|(slot, key)| {
+                let text = value::text(attribute(*slot, origin, record)?, TEXT_BYTES_MAX, &mut bad)?;
+                Some((key.clone(), serde_json::Value::String(failure::redact(&text))))
+            })
+            .collect();
+        (!kept.is_empty()).then(|| serde_json::Value::Object(kept).to_string())
+    }
+}
+
+impl Origin<'_, '_> {
+    fn keys(&mut self, block: u64, columns: &mut CallColumns) -> OriginKeys {
+        if let Some((of_block, keys)) = self.keys
+            && of_block == block
+        {
+            return keys;
+        }
+        let keys = OriginKeys {
+            tenant: columns.tenant.key(self.frame.tenant),
+            service_name: self.service_name.as_deref().map_or(NULL_WORD, |word| columns.service_name.key(word)),
+            service_version: self
+                .service_version
+                .as_deref()
+                .map_or(NULL_WORD, |word| columns.service_version.key(word)),
+            environment: self.environment.as_deref().map_or(NULL_WORD, |word| columns.environment.key(word)),
+        };
+        self.keys = Some((block, keys));
+        keys
+    }
+}
+
+/// OTLP's `STATUS_CODE_ERROR`.
+const STATUS_CODE_ERROR: i32 = 2;
+
+struct Ids {
+    row_id: RowId,
+    trace_id: Option<TraceId>,
+    span_id: Option<SpanId>,
+    parent: Option<SpanId>,
+}
+
+#[derive(Clone, Copy)]
+struct Times {
+    start: u64,
+    end: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Interval {
+    start_ns: i64,
+    end_ns: i64,
+}
+
+/// What a span says of its failure and its sampling.
+struct Said<'a> {
+    message: &'a [u8],
+    events: Option<Events<'a>>,
+    threshold: u64,
+}
+
+struct Hex<'a>(&'a [u8]);
+
+impl std::fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().take(32).try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The value of an attribute: of the record, else of its scope, else of its resource; `None` if it says nothing.
+#[inline]
+fn attribute<'r, 'a>(
+    slot: Slot,
+    origin: &'r Origin<'a, '_>,
+    record: &'r Record<'_, 'a>,
+) -> Option<&'r AnyValueView<'a>> {
+    let slot = usize::from(slot);
+    let own = record.values[slot].as_ref();
+    let value = own.or_else(|| origin.scope[slot].as_ref()).or_else(|| origin.resource[slot].as_ref());
+    value.filter(|value| !value::is_empty(value))
+}
+
+/// The first source that holds a value that says something.
+#[inline]
+fn first<'a>(sources: &[Source], origin: &Origin<'a, '_>, record: &Record<'_, 'a>) -> Option<AnyValueView<'a>> {
+    sources.iter().find_map(|source| match source {
+        Source::Attribute(slot) => attribute(*slot, origin, record).copied(),
+        Source::NameAfter(prefix) => {
+            let at = record.name.windows(prefix.len()).position(|window| window == prefix)?;
+            let rest = &record.name[at + prefix.len()..];
+            (!rest.is_empty()).then_some(AnyValueView::String(rest))
+        }
+    })
+}
+
+#[inline]
+fn holds(condition: &Condition, origin: &Origin<'_, '_>, record: &Record<'_, '_>) -> bool {
+    match condition {
+        Condition::Attribute(slot, words) => attribute(*slot, origin, record).is_some_and(|value| match words {
+            None => true,
+            Some(words) => match value {
+                AnyValueView::String(text) => words.iter().any(|word| word == text),
+                AnyValueView::Bool(value) => {
+                    let text: &[u8] = if *value { b"true" } else { b"false" };
+                    words.iter().any(|word| word == text)
+                }
+                AnyValueView::Int(value) => words.iter().any(|word| *word == value.to_string().into_bytes()),
+                _ => false,
+            },
+        }),
+        Condition::SpanKind(kinds) => kinds.contains(&record.span_kind),
+        Condition::StatusError => record.status_error,
+        Condition::Event(names) => record.event.is_some_and(|event| names.iter().any(|name| name == event)),
+    }
+}
+
+fn number(id: Option<SpanId>) -> u64 {
+    id.map_or(0, |id| u64::from_be_bytes(*id.as_bytes()))
+}
+
+/// A 64-bit hash that is not 0, which stands for "none".
+fn hash_of(bytes: &[u8]) -> u64 {
+    xxh3_64(bytes).max(1)
+}
+
+fn length(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+fn group_of_trace(tenant_seed: u64, trace_id: TraceId) -> GroupKey {
+    GroupKey(xxh3_128_with_seed(trace_id.as_bytes(), tenant_seed))
+}
+
+/// Key names that are never kept, whatever the configuration says.
+fn looks_like_credential(key: &str) -> bool {
+    let key = key.to_lowercase();
+    ["password", "passwd", "secret", "token", "authorization", "credential", "api_key", "apikey", "cookie"]
+        .iter()
+        .any(|word| key.contains(word))
+}
