@@ -1,0 +1,19 @@
+//! Everything that reads the lake.
+//!
+//! * [`engine`]: DataFusion, set up to read only and within limits; it knows no words of ours.
+//! * [`tables`]: the tables and views of one snapshot of the lake, for the engine.
+//! * [`latency`]: the SQL functions `latency_quantile` and `latency_quantiles`.
+//! * [`hex`]: the SQL function `hex`, and the rule that lets `hex(id) = '...'` find rows by `id`.
+//! * [`report`]: the reports of the API, each from one snapshot.
+//! * [`http`]: the HTTP API.
+//!
+//! The crate knows the lake only as [`toolgauge_proto::lake::Lake`]. Every statement is answered from one view, taken
+//! when it begins and let go when it ends.
+
+pub mod engine;
+pub mod hex;
+pub mod http;
+pub mod json;
+pub mod latency;
+pub mod report;
+pub mod tables;

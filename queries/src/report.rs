@@ -1,0 +1,265 @@
+//! The reports of the API. Each is made from one snapshot: its statements (`sql/*.sql`) run in one session.
+//!
+//! # What the numbers of the tools report mean
+//! * Rows: the counted tool rows whose `end_time` is in [from, to). An attempt is a row, a logical call a `final` row.
+//! * Cost per call = known cost / priced attempts; cost per success = known cost / priced successes, null while less
+//!   than 80 % of the attempts are priced. Wasted cost = known cost of failed attempts; null if none of the attempts
+//!   that it would be made of is priced. Unknown is null, never 0. Quotients are rounded half-even to 9 places; amounts
+//!   are written without trailing zeros.
+//! * Coverage: of the minutes of the range that had ended at the watermark, the share in which exports were accepted.
+//!   The minute that is running counts once it has an arrival, so that a fresh server is not held to be down. Without
+//!   any such minute it is 0.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Decimal128Type, Int64Type, TimestampMicrosecondType};
+use datafusion::common::ScalarValue;
+use toolgauge_proto::api::{Latency, Scope, ToolReport, ToolsReport};
+use toolgauge_proto::lake::View;
+use toolgauge_proto::time::{MINUTE_MICROS, UnixMicros};
+
+use crate::engine::{Answer, Engine, Error, Session};
+use crate::json::rfc3339;
+use crate::tables::Catalog;
+
+const TOOLS: &str = include_str!("../sql/tools.sql");
+const PROVISIONAL: &str = include_str!("../sql/provisional.sql");
+const COVERED_MINUTES: &str = include_str!("../sql/covered_minutes.sql");
+
+/// Price coverage below which a cost per success would mislead, in percent.
+pub const PRICE_COVERAGE_MIN_PERCENT: u64 = 80;
+/// Digits after the point of an amount of money.
+const MONEY_SCALE: u32 = 9;
+
+/// Which rows a report is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Range {
+    /// Start, inclusive.
+    pub from: UnixMicros,
+    /// End, exclusive.
+    pub to: UnixMicros,
+    /// Only this service.
+    pub service: Option<String>,
+    /// Only this environment.
+    pub environment: Option<String>,
+}
+
+/// The figures of every tool.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn tools(
+    engine: &Engine,
+    catalog: &Catalog,
+    view: Arc<View>,
+    now: UnixMicros,
+    range: Range,
+) -> Result<ToolsReport, Error> {
+    let schema = catalog.schema(Arc::clone(&view));
+    let now = chrono::DateTime::from_timestamp_micros(now.0).unwrap_or_default();
+    let (position, settled, watermark) = (view.position, view.settled, view.watermark);
+    drop(view);
+    engine
+        .run(schema, now, async move |session| {
+            let parameters = || {
+                vec![
+                    ("from", timestamp(range.from)),
+                    ("to", timestamp(range.to)),
+                    ("service", ScalarValue::Utf8(range.service.clone())),
+                    ("environment", ScalarValue::Utf8(range.environment.clone())),
+                ]
+            };
+            let tools = session.query(TOOLS, parameters()).await?;
+            let mut undecided = parameters();
+            undecided.push(("settled", ScalarValue::Int64(Some(settled.as_i64()))));
+            let provisional = Rows::new(&session.query(PROVISIONAL, undecided).await?)?.count(0, 0)?;
+            Ok(ToolsReport {
+                scope: Scope {
+                    from: rfc3339(range.from),
+                    to: rfc3339(range.to),
+                    watermark: rfc3339(watermark),
+                    position: position.0,
+                    coverage: coverage(&session, &range, watermark).await?,
+                    provisional,
+                },
+                tools: tool_reports(&Rows::new(&tools)?)?,
+                truncated: tools.truncated,
+            })
+        })
+        .await
+}
+
+async fn coverage(session: &Session, range: &Range, watermark: UnixMicros) -> Result<f64, Error> {
+    let (first, running) = (range.from.minute(), watermark.minute());
+    let parameters = vec![("from", timestamp(first)), ("to", timestamp(range.to)), ("running", timestamp(running))];
+    let rows = Rows::new(&session.query(COVERED_MINUTES, parameters).await?)?;
+    let covered = rows.count(0, 0)?;
+    let running_counts = u64::from(rows.column(1, DataType::Boolean)?.as_boolean().value(0));
+    // Minutes that begin in the range and had ended.
+    let end = range.to.0.saturating_add(MINUTE_MICROS - 1).min(watermark.0);
+    let ended = u64::try_from(UnixMicros(end).minute().0.saturating_sub(first.0) / MINUTE_MICROS).unwrap_or(0);
+    let minutes = ended + running_counts;
+    Ok(if minutes == 0 { 0.0 } else { (covered as f64 / minutes as f64).min(1.0) })
+}
+
+/// Where the columns of `tools.sql` begin that count failures; each is named after its error class.
+const FIRST_ERROR_COLUMN: usize = 14;
+
+fn tool_reports(rows: &Rows) -> Result<Vec<ToolReport>, Error> {
+    (0..rows.len()).map(|row| tool_report(rows, row)).collect()
+}
+
+fn tool_report(rows: &Rows, row: usize) -> Result<ToolReport, Error> {
+    let count = |column| rows.count(column, row);
+    let (attempts, attempts_ok, calls, calls_ok, retries) = (count(3)?, count(4)?, count(5)?, count(6)?, count(7)?);
+    let (priced, priced_ok) = (count(10)?, count(11)?);
+    let (cost, wasted) = (rows.money(9, row)?, rows.money(12, row)?);
+    let nothing_wasted = (attempts == attempts_ok && priced > 0).then_some(0);
+    let enough_priced = u128::from(priced) * 100 >= u128::from(PRICE_COVERAGE_MIN_PERCENT) * u128::from(attempts);
+    let quantiles = rows.column(8, DataType::new_list(DataType::Int64, true))?.as_list::<i32>().value(row);
+    let ms = |index: usize| quantiles.as_primitive::<Int64Type>().value(index) as f64 / 1e6;
+    let last_seen = rows.timestamp(13, row)?;
+    let mut errors = BTreeMap::new();
+    for (index, field) in rows.0.schema_ref().fields().iter().enumerate().skip(FIRST_ERROR_COLUMN) {
+        let failed = count(index)?;
+        if failed > 0 {
+            errors.insert(field.name().clone(), failed);
+        }
+    }
+    Ok(ToolReport {
+        tenant: rows.text(0, row)?.unwrap_or_default(),
+        tool_server: rows.text(1, row)?,
+        tool_name: rows.text(2, row)?,
+        attempts,
+        attempts_ok,
+        calls,
+        calls_ok,
+        success_ratio_attempt: ratio(attempts_ok, attempts),
+        success_ratio_logical: ratio(calls_ok, calls),
+        retry_ratio: ratio(retries, attempts),
+        latency: Latency {
+            p50_ms: ms(0),
+            p90_ms: ms(1),
+            p95_ms: ms(2),
+            p99_ms: ms(3),
+            p99_low_evidence: attempts < 1_000,
+        },
+        cost_usd: cost.map(money_text),
+        cost_coverage: ratio(priced, attempts),
+        cost_per_call_usd: cost.and_then(|cost| per(cost, priced)).map(money_text),
+        cost_per_success_usd: cost.filter(|_| enough_priced).and_then(|cost| per(cost, priced_ok)).map(money_text),
+        wasted_cost_usd: wasted.or(nothing_wasted).map(money_text),
+        errors,
+        last_seen: rfc3339(last_seen),
+    })
+}
+
+fn timestamp(time: UnixMicros) -> ScalarValue {
+    ScalarValue::TimestampMicrosecond(Some(time.0), Some("UTC".into()))
+}
+
+fn ratio(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+/// `amount / n`, rounded half-even.
+fn per(amount: i128, n: u64) -> Option<i128> {
+    let n = i128::from(n);
+    let (quotient, rest) = (amount.checked_div_euclid(n)?, amount.checked_rem_euclid(n)?);
+    let up = match (rest * 2).cmp(&n) {
+        std::cmp::Ordering::Less => false,
+        std::cmp::Ordering::Equal => quotient % 2 != 0,
+        std::cmp::Ordering::Greater => true,
+    };
+    Some(quotient + i128::from(up))
+}
+
+/// An amount in units of 10^-9, without trailing zeros.
+fn money_text(amount: i128) -> String {
+    let unit = 10_u128.pow(MONEY_SCALE);
+    let (whole, rest) = (amount.unsigned_abs() / unit, amount.unsigned_abs() % unit);
+    let sign = if amount < 0 { "-" } else { "" };
+    if rest == 0 {
+        return format!("{sign}{whole}");
+    }
+    let rest = format!("{rest:09}");
+    format!("{sign}{whole}.{}", rest.trim_end_matches('0'))
+}
+
+/// The rows of an answer in one batch, with columns of known types.
+struct Rows(RecordBatch);
+
+impl Rows {
+    fn new(answer: &Answer) -> Result<Self, Error> {
+        concat_batches(&answer.schema, &answer.batches)
+            .map(Self)
+            .map_err(|error| Error::Internal(format!("join the rows of a report: {error}")))
+    }
+
+    fn len(&self) -> usize {
+        self.0.num_rows()
+    }
+
+    fn column(&self, index: usize, expected: DataType) -> Result<&ArrayRef, Error> {
+        let column = self.0.columns().get(index).filter(|column| same_kind(column.data_type(), &expected));
+        column.ok_or_else(|| Error::Internal(format!("column {index} of a report is not {expected}")))
+    }
+
+    fn count(&self, index: usize, row: usize) -> Result<u64, Error> {
+        let column = self.column(index, DataType::Int64)?.as_primitive::<Int64Type>();
+        Ok(u64::try_from(column.value(row)).unwrap_or(0))
+    }
+
+    fn text(&self, index: usize, row: usize) -> Result<Option<String>, Error> {
+        let column = self.column(index, DataType::Utf8)?.as_string::<i32>();
+        Ok(column.is_valid(row).then(|| column.value(row).to_owned()))
+    }
+
+    fn money(&self, index: usize, row: usize) -> Result<Option<i128>, Error> {
+        let column = self.column(index, DataType::Decimal128(18, 9))?.as_primitive::<Decimal128Type>();
+        Ok(column.is_valid(row).then(|| column.value(row)))
+    }
+
+    fn timestamp(&self, index: usize, row: usize) -> Result<UnixMicros, Error> {
+        let micros = DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None);
+        Ok(UnixMicros(self.column(index, micros)?.as_primitive::<TimestampMicrosecondType>().value(row)))
+    }
+}
+
+/// Whether a column can be read as `expected`: a sum of decimals has more digits, a timestamp may have a zone, the
+/// item of a list any name.
+fn same_kind(found: &DataType, expected: &DataType) -> bool {
+    match (found, expected) {
+        (DataType::Decimal128(_, found), DataType::Decimal128(_, expected)) => found == expected,
+        (DataType::Timestamp(found, _), DataType::Timestamp(expected, _)) => found == expected,
+        (DataType::List(found), DataType::List(expected)) => found.data_type() == expected.data_type(),
+        (found, expected) => found == expected,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotients_are_rounded_half_even() {
+        assert_eq!(per(5, 2), Some(2));
+        assert_eq!(per(7, 2), Some(4));
+        assert_eq!(per(-5, 2), Some(-2));
+        assert_eq!(per(10, 3), Some(3));
+        assert_eq!(per(11, 3), Some(4));
+        assert_eq!(per(1, 0), None);
+    }
+
+    #[test]
+    fn money_has_no_trailing_zeros_and_keeps_its_sign() {
+        assert_eq!(money_text(0), "0");
+        assert_eq!(money_text(1), "0.000000001");
+        assert_eq!(money_text(1_230_000_000), "1.23");
+        assert_eq!(money_text(-500_000_000), "-0.5");
+        assert_eq!(money_text(7_000_000_000), "7");
+    }
+}

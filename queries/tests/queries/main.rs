@@ -1,0 +1,9 @@
+//! The crate from outside: SQL and reports over lakes in memory, hostile statements, HTTP over a real socket.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod hostile;
+mod http;
+mod report;
+mod support;
+mod tables;

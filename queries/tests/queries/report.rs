@@ -1,0 +1,210 @@
+//! The tools report against a recount of the rows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use datafusion::common::ScalarValue;
+use toolgauge_proto::api::{ToolReport, ToolsReport};
+use toolgauge_proto::lake::Lake;
+use toolgauge_proto::time::{MINUTE_MICROS, UnixMicros};
+use toolgauge_queries::engine::Settings;
+use toolgauge_queries::json::rfc3339;
+use toolgauge_queries::report::{self, Range};
+
+use crate::support::{
+    MemoryLake, NOW, Rng, Row, Sql, arrival, get, get_int, get_text, is_true, minutes_ago, random_call, text, timestamp,
+};
+
+fn last_hour() -> Range {
+    Range { from: UnixMicros(NOW.0 - 60 * MINUTE_MICROS), to: NOW, service: None, environment: None }
+}
+
+async fn tools(sql: &Sql, lake: &MemoryLake, range: Range) -> ToolsReport {
+    report::tools(&sql.engine, &sql.catalog, lake.view(), NOW, range).await.unwrap()
+}
+
+/// A decimal of nine places as text, or the quotient of two rounded half-even, in plain big-number steps.
+fn money(amount: i128, n: i128) -> String {
+    let (mut quotient, rest) = (amount / n, amount % n);
+    if rest * 2 > n || (rest * 2 == n && quotient % 2 == 1) {
+        quotient += 1;
+    }
+    let text = format!("{}.{:09}", quotient / 1_000_000_000, quotient % 1_000_000_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+fn cost(row: &Row) -> Option<i128> {
+    match get(row, "cost_usd") {
+        ScalarValue::Decimal128(cost, ..) => *cost,
+        other => panic!("cost is {other}"),
+    }
+}
+
+fn in_range(row: &Row, range: &Range) -> bool {
+    let end = get_int(row, "end_time");
+    is_true(row, "counted")
+        && get_text(row, "kind").as_deref() == Some("tool")
+        && (range.from.0..range.to.0).contains(&end)
+        && range.service.as_ref().is_none_or(|service| get_text(row, "service_name").as_ref() == Some(service))
+        && range.environment.as_ref().is_none_or(|env| get_text(row, "environment").as_ref() == Some(env))
+}
+
+/// Compares one tool's figures with its rows.
+fn check(report: &ToolReport, rows: &[&Row]) {
+    let ok = |row: &Row| get_text(row, "outcome").as_deref() == Some("ok");
+    let count = |keep: &dyn Fn(&Row) -> bool| rows.iter().filter(|row| keep(row)).count();
+    let ratio = |part: usize, whole: usize| (whole > 0).then(|| part as f64 / whole as f64);
+    let attempts = rows.len();
+    let attempts_ok = count(&ok);
+    let calls = count(&|row| is_true(row, "final"));
+    let calls_ok = count(&|row| is_true(row, "final") && ok(row));
+    let retries = count(&|row| get_int(row, "attempt") > 1);
+    assert_eq!(report.attempts, attempts as u64);
+    assert_eq!(report.attempts_ok, attempts_ok as u64);
+    assert_eq!(report.calls, calls as u64);
+    assert_eq!(report.calls_ok, calls_ok as u64);
+    assert_eq!(report.success_ratio_attempt, ratio(attempts_ok, attempts));
+    assert_eq!(report.success_ratio_logical, ratio(calls_ok, calls));
+    assert_eq!(report.retry_ratio, ratio(retries, attempts));
+
+    let mut micros: Vec<f64> =
+        rows.iter().map(|row| (get_int(row, "duration_ns") as f64 / 1e3).ceil().max(1.0)).collect();
+    micros.sort_by(f64::total_cmp);
+    let latency = report.latency;
+    for (percent, got) in [(50, latency.p50_ms), (90, latency.p90_ms), (95, latency.p95_ms), (99, latency.p99_ms)] {
+        let exact = micros[(percent * attempts).div_ceil(100) - 1];
+        let got = got * 1e3;
+        assert!(got >= exact - 1e-6 && got <= exact * 1.001 + 1e-6, "p{percent}: {got} for {exact}");
+    }
+    assert_eq!(latency.p99_low_evidence, attempts < 1_000);
+
+    let priced: Vec<i128> = rows.iter().filter_map(|row| cost(row)).collect();
+    let known: i128 = priced.iter().sum();
+    let priced_ok = count(&|row| ok(row) && cost(row).is_some());
+    let wasted: Vec<i128> = rows.iter().filter(|row| !ok(row)).filter_map(|row| cost(row)).collect();
+    assert_eq!(report.cost_usd, (!priced.is_empty()).then(|| money(known, 1)));
+    assert_eq!(report.cost_coverage, ratio(priced.len(), attempts));
+    assert_eq!(report.cost_per_call_usd, (!priced.is_empty()).then(|| money(known, priced.len() as i128)));
+    let enough = priced.len() * 5 >= attempts * 4;
+    assert_eq!(report.cost_per_success_usd, (enough && priced_ok > 0).then(|| money(known, priced_ok as i128)));
+    let wasted = if !wasted.is_empty() {
+        Some(wasted.iter().sum())
+    } else {
+        (attempts == attempts_ok && !priced.is_empty()).then_some(0)
+    };
+    assert_eq!(report.wasted_cost_usd, wasted.map(|wasted| money(wasted, 1)));
+
+    let mut errors: BTreeMap<String, u64> = BTreeMap::new();
+    for row in rows.iter().filter(|row| !ok(row)) {
+        *errors.entry(get_text(row, "error_class").unwrap()).or_default() += 1;
+    }
+    assert_eq!(report.errors, errors);
+    let last = rows.iter().map(|row| get_int(row, "end_time")).max().unwrap();
+    assert_eq!(report.last_seen, rfc3339(UnixMicros(last)));
+}
+
+/// Scenario: random rows of all kinds, split at random between the halves, under random filters. Guarantees: every
+/// number of the report is that of a recount.
+#[tokio::test]
+async fn every_number_is_that_of_a_recount() {
+    let sql = Sql::new(Settings::default()).await;
+    for seed in 0..12 {
+        let mut rng = Rng::new(seed);
+        let n = [3, 40, 400, 3_000][seed as usize % 4];
+        let mut rows: Vec<Row> = (1..=n).map(|position| random_call(&mut rng, position)).collect();
+        if rng.one_in(2) {
+            // Some tools fully priced.
+            let price = toolgauge_proto::table::Table::Calls.index_of("cost_usd");
+            for row in rows.iter_mut().filter(|row| get_text(row, "tool_name").as_deref() == Some("a")) {
+                row[price] = ScalarValue::Decimal128(Some(rng.below(1_000_000).into()), 18, 9);
+            }
+        }
+        let (committed, live) = rows.split_at(rng.below(n + 1) as usize);
+        let settled = rng.below(n + 1);
+        let lake = MemoryLake::new((committed, live), (&[], &[]), settled);
+        let word = |rng: &mut Rng| rng.one_in(3).then(|| ["a", "b", "c"][rng.below(3) as usize].to_owned());
+        let range = Range { service: word(&mut rng), environment: word(&mut rng), ..last_hour() };
+
+        let report = tools(&sql, &lake, range.clone()).await;
+        let counted: Vec<&Row> = rows.iter().filter(|row| in_range(row, &range)).collect();
+        let mut expected: BTreeMap<_, Vec<&Row>> = BTreeMap::new();
+        for row in &counted {
+            let key = ["tenant", "tool_server", "tool_name"].map(|column| get_text(row, column));
+            expected.entry(key).or_default().push(row);
+        }
+        assert_eq!(report.tools.len(), expected.len(), "seed {seed}");
+        assert!(report.tools.is_sorted_by(|a, b| a.calls >= b.calls), "seed {seed}");
+        for tool in &report.tools {
+            let key = [Some(tool.tenant.clone()), tool.tool_server.clone(), tool.tool_name.clone()];
+            check(tool, &expected[&key]);
+        }
+        let undecided = counted.iter().filter(|row| get_int(row, "wal_position") > settled.cast_signed()).count();
+        assert_eq!(report.scope.provisional, undecided as u64, "seed {seed}");
+        assert_eq!((report.scope.position, report.truncated), (1_000_000, false));
+        assert_eq!(report.scope.watermark, rfc3339(NOW));
+        assert_eq!((report.scope.from, report.scope.to), (rfc3339(range.from), rfc3339(range.to)));
+    }
+}
+
+#[tokio::test]
+async fn coverage_is_the_share_of_ended_minutes_with_arrivals() {
+    let sql = Sql::new(Settings::default()).await;
+    for (minutes, from_minutes, expected) in [
+        (vec![], 60, 0.0),
+        ((1..=60).collect::<Vec<_>>(), 60, 1.0),
+        ((1..=30).collect(), 60, 0.5),
+        // The running minute counts once it has arrivals, and is not missed before.
+        (vec![0], 60, 1.0 / 61.0),
+        ((0..=60).collect(), 60, 1.0),
+        // Twice in a minute is once; minutes before the range do not count.
+        (vec![3, 3, 3, 100], 4, 0.25),
+    ] {
+        let rows: Vec<Row> = minutes
+            .iter()
+            .flat_map(|ago| [arrival(minutes_ago(*ago), None), arrival(minutes_ago(*ago), Some("s"))])
+            .collect();
+        let (committed, live) = rows.split_at(rows.len() / 2);
+        let lake = MemoryLake::new((&[], &[]), (committed, live), 0);
+        let range = Range { from: minutes_ago(from_minutes), ..last_hour() };
+        let report = tools(&sql, &lake, range).await;
+        assert!((report.scope.coverage - expected).abs() < 1e-12, "{minutes:?}: {}", report.scope.coverage);
+        assert_eq!(report.tools, []);
+    }
+}
+
+#[tokio::test]
+async fn the_row_limit_cuts_the_list_and_says_so() {
+    let sql = Sql::new(Settings { rows_max: 5, ..Settings::default() }).await;
+    let mut rng = Rng::new(9);
+    let rows: Vec<Row> = (1..=300).map(|position| random_call(&mut rng, position)).collect();
+    let lake = MemoryLake::of_calls(&rows[..150], &rows[150..]);
+    let report = tools(&sql, &lake, last_hour()).await;
+    assert_eq!((report.tools.len(), report.truncated), (5, true));
+}
+
+#[tokio::test]
+async fn the_range_holds_its_start_and_not_its_end() {
+    let sql = Sql::new(Settings::default()).await;
+    let mut rng = Rng::new(10);
+    let range = last_hour();
+    let rows: Vec<Row> = [range.from.0 - 1, range.from.0, range.to.0 - 1, range.to.0]
+        .into_iter()
+        .map(|end| {
+            let mut row = random_call(&mut rng, 1);
+            let column = |name| toolgauge_proto::table::Table::Calls.index_of(name);
+            row[column("end_time")] = timestamp(UnixMicros(end));
+            row[column("kind")] = text("tool");
+            row[column("counted")] = ScalarValue::Boolean(Some(true));
+            row
+        })
+        .collect();
+    let report = tools(&sql, &MemoryLake::of_calls(&rows[..2], &rows[2..]), range).await;
+    assert_eq!(report.tools.iter().map(|tool| tool.attempts).sum::<u64>(), 2);
+}
+
+#[test]
+fn every_error_class_has_a_column() {
+    let sql = include_str!("../../sql/tools.sql");
+    let counted: BTreeSet<_> =
+        sql.split("error_class = '").skip(1).filter_map(|rest| rest.split('\'').next()).collect();
+    assert_eq!(counted, toolgauge_proto::call::ErrorClass::WORDS.iter().copied().collect());
+}
