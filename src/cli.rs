@@ -1,0 +1,427 @@
+//! The commands. Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use comfy_table::{CellAlignment, Table, presets};
+use serde_json::Value;
+use toolgauge_collector::pipeline::chain;
+use toolgauge_proto::api::{Problem, SqlRequest, SqlResponse, ToolReport, ToolsReport};
+
+use crate::config::{Config, ConfigError};
+use crate::server::{Server, ServerError};
+
+const FAILED: u8 = 1;
+const WRONG_USAGE: u8 = 2;
+
+#[derive(Debug, Parser)]
+#[command(name = "toolgauge", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take OTLP, keep every tool call, answer questions
+    Serve(Serve),
+    /// Ask a running server a question in SQL (read-only)
+    Sql(Sql),
+    /// Reports of a running server
+    Report {
+        #[command(subcommand)]
+        report: Report,
+    },
+    /// Look at the configuration
+    Config {
+        #[command(subcommand)]
+        action: ConfigAction,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Settings {
+    /// Data folder [default: toolgauge-data]
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Configuration file (TOML); every setting can also stand in the environment as `TOOLGAUGE_...`
+    #[arg(long, env = "TOOLGAUGE_CONFIG")]
+    config: Option<PathBuf>,
+    /// Address for OTLP/gRPC [default: 127.0.0.1:4317]
+    #[arg(long)]
+    otlp_grpc: Option<String>,
+    /// Address for the HTTP API [default: 127.0.0.1:4400]
+    #[arg(long)]
+    http: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Debug, Args)]
+struct Connection {
+    /// Address of the server's HTTP API
+    #[arg(long, env = "TOOLGAUGE_URL", default_value = "http://127.0.0.1:4400")]
+    url: String,
+    /// How to write the answer
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+#[derive(Debug, Args)]
+struct Sql {
+    /// The statement, for example "select tool_name, count(*) from tool_calls group by 1"
+    query: String,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, Subcommand)]
+enum Report {
+    /// Success, latency, retries and cost of every tool
+    Tools {
+        /// Start: RFC 3339, or relative like -1h
+        #[arg(long, allow_hyphen_values = true)]
+        from: Option<String>,
+        /// End: RFC 3339, or relative, or now
+        #[arg(long, allow_hyphen_values = true)]
+        to: Option<String>,
+        /// Only this service
+        #[arg(long)]
+        service: Option<String>,
+        /// Only this environment
+        #[arg(long)]
+        environment: Option<String>,
+        #[command(flatten)]
+        connection: Connection,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigAction {
+    /// Print the configuration in force, as TOML
+    Show(Settings),
+    /// Say whether the configuration can be used
+    Check(Settings),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+    Csv,
+}
+
+/// What went wrong, by the exit code it gives.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    #[error("start the runtime")]
+    Runtime(#[source] std::io::Error),
+    #[error("reach the server at {url} (is `toolgauge serve` running there? `--url` names another address)")]
+    Unreachable {
+        url: String,
+        #[source]
+        source: Box<ureq::Error>,
+    },
+    #[error("{title}: {detail}")]
+    Refused { title: String, detail: String },
+    #[error("read the server's answer")]
+    Answer(#[source] Box<dyn std::error::Error>),
+    #[error("write the answer")]
+    Output(#[from] std::io::Error),
+}
+
+impl Failure {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => WRONG_USAGE,
+            _ => FAILED,
+        }
+    }
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn run() -> ExitCode {
+    match execute(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads our output has had enough of it.
+        Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _unwritable = writeln!(std::io::stderr(), "toolgauge: {}", chain(&failure));
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn execute(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Serve(serve) => run_server(&load(&serve.settings)?),
+        Command::Sql(sql) => ask_sql(&sql),
+        Command::Report { report: Report::Tools { from, to, service, environment, connection } } => {
+            let query = [("from", from), ("to", to), ("service", service), ("environment", environment)];
+            report_tools(&connection, query)
+        }
+        Command::Config { action: ConfigAction::Show(settings) } => {
+            let config = load(&settings)?;
+            let text = toml::to_string(&config).map_err(|error| Failure::Answer(error.into()))?;
+            Ok(std::io::stdout().write_all(text.as_bytes())?)
+        }
+        Command::Config { action: ConfigAction::Check(settings) } => {
+            let config = load(&settings)?;
+            config.receiver().check().map_err(|error| {
+                Failure::Config(ConfigError::Invalid { place: "receiver".into(), message: error.to_string() })
+            })?;
+            Ok(writeln!(std::io::stdout(), "the configuration is fine")?)
+        }
+    }
+}
+
+fn load(settings: &Settings) -> Result<Config, Failure> {
+    let flags = [
+        ("data", settings.data.as_ref().map(|path| path.display().to_string())),
+        ("otlp_grpc", settings.otlp_grpc.clone()),
+        ("http", settings.http.clone()),
+    ];
+    let flags = flags.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    Ok(Config::load(settings.config.as_deref(), std::env::vars(), flags)?)
+}
+
+fn run_server(config: &Config) -> Result<(), Failure> {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TOOLGAUGE_LOG").unwrap_or_else(|_| {
+        tracing_subscriber::EnvFilter::new("warn,toolgauge=info,toolgauge_collector=info,toolgauge_queries=info")
+    });
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        // The kernel of the tables waits for its own tasks, so it must never have the only thread.
+        .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().max(2)))
+        .build()
+        .map_err(Failure::Runtime)?;
+    runtime.block_on(async {
+        // Before it says that it serves: from then on, a signal must find somebody who stops in order.
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let server = Server::start(config).await?;
+        let mut out = std::io::stdout();
+        writeln!(out, "OTLP/gRPC  {}", server.otlp_grpc)?;
+        writeln!(out, "HTTP API   http://{}", server.http)?;
+        writeln!(out, "data       {}", config.data.display())?;
+        out.flush()?;
+        let failed = tokio::select! {
+            // Cancel-safe: a signal that comes later ends the process, which is wanted.
+            _ = tokio::signal::ctrl_c() => None,
+            // Cancel-safe: as above.
+            _ = terminate.recv() => None,
+            // Cancel-safe: it only looks.
+            reason = server.failed() => Some(reason),
+        };
+        server.stop().await?;
+        match failed {
+            Some(reason) => Err(ServerError::Stopped { reason }.into()),
+            None => Ok(()),
+        }
+    })
+}
+
+/// Sends a request and reads the answer, or the problem document.
+fn fetch(url: &str, body: Option<&SqlRequest>) -> Result<String, Failure> {
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let sent = match body {
+        Some(body) => agent.post(url).send_json(body),
+        None => agent.get(url).call(),
+    };
+    let mut response = sent.map_err(|source| Failure::Unreachable { url: url.to_owned(), source: Box::new(source) })?;
+    let text = response
+        .body_mut()
+        .with_config()
+        .limit(1 << 30)
+        .read_to_string()
+        .map_err(|error| Failure::Answer(error.into()))?;
+    if response.status().is_success() {
+        return Ok(text);
+    }
+    Err(match serde_json::from_str::<Problem>(&text) {
+        Ok(problem) => Failure::Refused { title: problem.title, detail: problem.detail },
+        Err(_) => Failure::Refused { title: response.status().to_string(), detail: text },
+    })
+}
+
+fn ask_sql(sql: &Sql) -> Result<(), Failure> {
+    let format = if sql.connection.format == Format::Csv { "?format=csv" } else { "" };
+    let url = format!("{}/api/v1/sql{format}", sql.connection.url.trim_end_matches('/'));
+    let text = fetch(&url, Some(&SqlRequest { query: sql.query.clone() }))?;
+    let mut out = std::io::stdout();
+    if sql.connection.format != Format::Table {
+        return Ok(writeln!(out, "{}", text.trim_end())?);
+    }
+    let answer: SqlResponse = serde_json::from_str(&text).map_err(|error| Failure::Answer(error.into()))?;
+    let mut table = plain_table();
+    table.set_header(answer.columns.iter().map(|column| column.name.as_str()));
+    for row in &answer.rows {
+        table.add_row(row.iter().map(cell));
+    }
+    for (i, column) in answer.columns.iter().enumerate() {
+        let number = ["Int", "UInt", "Float", "Decimal"].iter().any(|kind| column.data_type.starts_with(kind));
+        if let (true, Some(column)) = (number, table.column_mut(i)) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    writeln!(out, "{table}")?;
+    if answer.truncated {
+        writeln!(std::io::stderr(), "cut after {} rows (add a `limit`, or raise `queries.rows`)", answer.rows.len())?;
+    }
+    Ok(())
+}
+
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn plain_table() -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table
+}
+
+/// A column's heading, and its value for a tool.
+type ToolColumn = (&'static str, fn(&ToolReport) -> String);
+
+/// Columns of the tools report; one list for the table and for CSV.
+const TOOL_COLUMNS: &[ToolColumn] = &[
+    ("server", |tool| tool.tool_server.clone().unwrap_or_default()),
+    ("tool", |tool| tool.tool_name.clone().unwrap_or_default()),
+    ("attempts", |tool| tool.attempts.to_string()),
+    ("calls", |tool| tool.calls.to_string()),
+    ("success/attempt", |tool| percent(tool.success_ratio_attempt)),
+    ("success/call", |tool| percent(tool.success_ratio_logical)),
+    ("retries", |tool| percent(tool.retry_ratio)),
+    ("p50 ms", |tool| format!("{:.1}", tool.latency.p50_ms)),
+    ("p95 ms", |tool| format!("{:.1}", tool.latency.p95_ms)),
+    ("p99 ms", |tool| format!("{:.1}{}", tool.latency.p99_ms, if tool.latency.p99_low_evidence { "?" } else { "" })),
+    ("cost USD", |tool| tool.cost_usd.clone().unwrap_or_default()),
+    ("cost/call", |tool| tool.cost_per_call_usd.clone().unwrap_or_default()),
+    ("cost/success", |tool| tool.cost_per_success_usd.clone().unwrap_or_default()),
+    ("errors", |tool| {
+        tool.errors.iter().map(|(class, count)| format!("{class} {count}")).collect::<Vec<_>>().join(", ")
+    }),
+];
+
+fn percent(ratio: Option<f64>) -> String {
+    // A ratio just below one must not be shown as 100 %.
+    ratio.map_or(String::new(), |ratio| format!("{:.2} %", (ratio * 10_000.0).floor() / 100.0))
+}
+
+fn report_tools(connection: &Connection, query: [(&str, Option<String>); 4]) -> Result<(), Failure> {
+    let mut url = format!("{}/api/v1/tools", connection.url.trim_end_matches('/'));
+    let mut separator = '?';
+    for (name, value) in query {
+        if let Some(value) = value {
+            url.push(separator);
+            url.push_str(name);
+            url.push('=');
+            url.push_str(&encode(&value));
+            separator = '&';
+        }
+    }
+    let text = fetch(&url, None)?;
+    let mut out = std::io::stdout();
+    if connection.format == Format::Json {
+        return Ok(writeln!(out, "{}", text.trim_end())?);
+    }
+    let report: ToolsReport = serde_json::from_str(&text).map_err(|error| Failure::Answer(error.into()))?;
+    if connection.format == Format::Csv {
+        let header: Vec<&str> = TOOL_COLUMNS.iter().map(|(name, _)| *name).collect();
+        writeln!(out, "{}", header.join(","))?;
+        for tool in &report.tools {
+            let fields: Vec<String> = TOOL_COLUMNS.iter().map(|(_, value)| csv(&value(tool))).collect();
+            writeln!(out, "{}", fields.join(","))?;
+        }
+        return Ok(());
+    }
+    let mut table = plain_table();
+    table.set_header(TOOL_COLUMNS.iter().map(|(name, _)| *name));
+    for tool in &report.tools {
+        table.add_row(TOOL_COLUMNS.iter().map(|(_, value)| value(tool)));
+    }
+    for i in 2..TOOL_COLUMNS.len() - 1 {
+        if let Some(column) = table.column_mut(i) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    writeln!(out, "{table}")?;
+    let scope = &report.scope;
+    writeln!(
+        out,
+        "\n{} to {}, coverage {}, {} rows provisional, watermark {}",
+        scope.from,
+        scope.to,
+        percent(Some(scope.coverage)),
+        scope.provisional,
+        scope.watermark
+    )?;
+    Ok(())
+}
+
+/// A CSV field (RFC 4180).
+fn csv(value: &str) -> String {
+    if value.contains(['"', ',', '\n', '\r']) {
+        format!("\"{}\"", value.replace('"', "\"\""))
+    } else {
+        value.to_owned()
+    }
+}
+
+/// Percent-encodes a query value (RFC 3986, unreserved characters stay).
+fn encode(value: &str) -> String {
+    let mut out = String::new();
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ratios_below_one_are_never_shown_as_a_hundred_percent() {
+        assert_eq!(percent(Some(0.999_99)), "99.99 %");
+        assert_eq!(percent(Some(1.0)), "100.00 %");
+        assert_eq!(percent(None), "");
+    }
+
+    #[test]
+    fn csv_fields_and_query_values_are_quoted_where_needed() {
+        assert_eq!(csv("a,\"b\""), "\"a,\"\"b\"\"\"");
+        assert_eq!(csv("plain"), "plain");
+        assert_eq!(encode("2026-01-01T00:00:00+01:00"), "2026-01-01T00%3A00%3A00%2B01%3A00");
+    }
+}

@@ -1,0 +1,553 @@
+//! The configuration: defaults, then a TOML file, then `TOOLGAUGE_...` in the environment, then flags.
+//!
+//! Every setting has one name: `key` or `section.key` in the file, `TOOLGAUGE_KEY` or `TOOLGAUGE_SECTION_KEY` in the
+//! environment. Durations are written like `60s` or `15m`, sizes like `64MiB` or as a number of bytes.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use toolgauge_collector::live::LiveSettings;
+use toolgauge_collector::pipeline::CollectorSettings;
+use toolgauge_collector::receiver::Settings as ReceiverSettings;
+use toolgauge_collector::recognise::RecogniseSettings;
+use toolgauge_collector::wal::WalSettings;
+use toolgauge_queries::engine::Settings as EngineSettings;
+
+/// Prefix of settings in the environment.
+const ENVIRONMENT_PREFIX: &str = "TOOLGAUGE_";
+/// Names with that prefix that are no settings.
+const NOT_SETTINGS: &[&str] = &["TOOLGAUGE_CONFIG", "TOOLGAUGE_URL", "TOOLGAUGE_LOG"];
+
+/// Why the configuration cannot be used; every fault that was found.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("read the configuration \"{path}\"")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Something in it is wrong.
+    #[error("{place}: {message}")]
+    Invalid {
+        /// The file, or the environment, or the flags.
+        place: String,
+        /// What is wrong, where, and what may stand there.
+        message: String,
+    },
+}
+
+/// A size in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bytes(pub u64);
+
+const UNITS: &[(&str, u64)] = &[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+impl Bytes {
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let unit = UNITS.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)));
+        let (number, factor) = unit.unwrap_or((text, 1));
+        number.trim().parse::<u64>().ok()?.checked_mul(factor).map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = NumberOrText::deserialize(deserializer)?.text();
+        Self::parse(&text).ok_or_else(|| {
+            serde::de::Error::custom(format!("{text:?} is no size (write like \"64MiB\", or a number of bytes)"))
+        })
+    }
+}
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (unit, factor) =
+            UNITS.iter().find(|(_, factor)| self.0 >= *factor && self.0.is_multiple_of(*factor)).unwrap_or(&("B", 1));
+        serializer.serialize_str(&format!("{}{unit}", self.0 / factor))
+    }
+}
+
+/// A span of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Time(pub Duration);
+
+impl Time {
+    const fn micros(us: u64) -> Self {
+        Self(Duration::from_micros(us))
+    }
+
+    fn as_micros(self) -> i64 {
+        i64::try_from(self.0.as_micros()).unwrap_or(i64::MAX)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text).map(Self).map_err(|error| {
+            serde::de::Error::custom(format!("{text:?} is no duration: {error} (write like \"60s\" or \"15m\")"))
+        })
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        const UNITS: &[(&str, u128)] = &[
+            ("d", 86_400_000_000),
+            ("h", 3_600_000_000),
+            ("m", 60_000_000),
+            ("s", 1_000_000),
+            ("ms", 1_000),
+            ("us", 1),
+        ];
+        let us = self.0.as_micros();
+        let (unit, length) =
+            UNITS.iter().find(|(_, length)| us >= *length && us.is_multiple_of(*length)).unwrap_or(&("s", 1_000_000));
+        serializer.serialize_str(&format!("{}{unit}", us / length))
+    }
+}
+
+/// A whole number; the environment writes it as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count(pub u64);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = NumberOrText::deserialize(deserializer)?.text();
+        text.trim().parse().map(Self).map_err(|_| serde::de::Error::custom(format!("{text:?} is no whole number")))
+    }
+}
+
+impl Serialize for Count {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.0)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum NumberOrText {
+    Number(i64),
+    Text(String),
+}
+
+impl NumberOrText {
+    fn text(self) -> String {
+        match self {
+            Self::Number(number) => number.to_string(),
+            Self::Text(text) => text,
+        }
+    }
+}
+
+/// A list of names; the environment writes it with commas.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Names(pub Vec<String>);
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Raw {
+            List(Vec<String>),
+            Text(String),
+        }
+        Ok(Self(match Raw::deserialize(deserializer)? {
+            Raw::List(names) => names,
+            Raw::Text(text) => {
+                text.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
+            }
+        }))
+    }
+}
+
+/// The whole configuration, checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The data folder.
+    pub data: PathBuf,
+    /// Where OTLP/gRPC listens.
+    pub otlp_grpc: SocketAddr,
+    /// Where the HTTP API listens.
+    pub http: SocketAddr,
+    /// The write-ahead log.
+    pub wal: WalConfig,
+    /// Settling.
+    pub settle: SettleConfig,
+    /// The tables.
+    pub lake: LakeConfig,
+    /// Recognition.
+    pub recognise: RecogniseConfig,
+    /// The doors for exports.
+    pub receiver: ReceiverConfig,
+    /// The doors for questions.
+    pub queries: QueriesConfig,
+}
+
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name { $($(#[$field_doc])* pub $field: $type),+ }
+    };
+}
+
+section!(
+    /// `[wal]`
+    WalConfig {
+        /// Size at which a segment is closed.
+        segment: Bytes,
+        /// Above this size, segments that no table needs go although re-sends might still be recognised by them.
+        retain: Bytes,
+        /// How far back re-sent exports are recognised.
+        resend_horizon: Time,
+        /// How long a group commit waits for more exports.
+        group_commit_wait: Time,
+        /// Size at which a group commit takes no further export.
+        group_commit: Bytes,
+        /// Exports that may wait for their sync.
+        queue: Bytes,
+    }
+);
+section!(
+    /// `[settle]`
+    SettleConfig {
+        /// Age at which a row is decided for good.
+        after: Time,
+        /// Memory of younger rows behind a row that makes it settle earlier.
+        younger: Bytes,
+        /// How long settled rows are remembered for late relatives.
+        remember: Time,
+        /// How many settled rows are remembered for late relatives.
+        remember_rows: Count,
+        /// How many row identities are known, to recognise rows that are sent again.
+        seen_rows: Count,
+    }
+);
+section!(
+    /// `[lake]`
+    LakeConfig {
+        /// Longest time between two commits, if there is something to commit.
+        commit_interval: Time,
+        /// Settled rows at which a commit begins.
+        commit_rows: Count,
+    }
+);
+section!(
+    /// `[recognise]`
+    RecogniseConfig {
+        /// Rows that ended more than this ahead of their receipt are quarantined.
+        ahead: Time,
+        /// Rows older than this are quarantined.
+        retention: Time,
+        /// Attributes that rows of failed attempts keep.
+        keep_attributes: Names,
+    }
+);
+section!(
+    /// `[receiver]`
+    ReceiverConfig {
+        /// Largest request, also after decompression.
+        request: Bytes,
+        /// Memory of all requests in flight.
+        in_flight: Bytes,
+        /// How long a request waits for its share of it.
+        admission_timeout: Time,
+        /// Most open connections.
+        connections: Count,
+        /// Bytes per second that one tenant may send; 0 for no limit.
+        tenant_bytes_per_second: Bytes,
+    }
+);
+section!(
+    /// `[queries]`
+    QueriesConfig {
+        /// Memory of all queries.
+        memory: Bytes,
+        /// Longest time of a query.
+        timeout: Time,
+        /// Most rows of an answer.
+        rows: Count,
+        /// Queries that run at a time.
+        concurrent: Count,
+    }
+);
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data: "toolgauge-data".into(),
+            otlp_grpc: SocketAddr::from(([127, 0, 0, 1], 4317)),
+            http: SocketAddr::from(([127, 0, 0, 1], 4400)),
+            wal: WalConfig::default(),
+            settle: SettleConfig::default(),
+            lake: LakeConfig::default(),
+            recognise: RecogniseConfig::default(),
+            receiver: ReceiverConfig::default(),
+            queries: QueriesConfig::default(),
+        }
+    }
+}
+
+// The defaults live with the settings of each room; they are only given their names here.
+
+impl Default for WalConfig {
+    fn default() -> Self {
+        let wal = WalSettings::default();
+        Self {
+            segment: Bytes(wal.segment_bytes),
+            retain: Bytes(wal.retain_bytes),
+            resend_horizon: Time::micros(wal.digest_horizon_us.unsigned_abs()),
+            group_commit_wait: Time::micros(wal.group_commit_wait_us),
+            group_commit: Bytes(wal.group_commit_bytes as u64),
+            queue: Bytes(wal.queue_bytes as u64),
+        }
+    }
+}
+
+impl Default for SettleConfig {
+    fn default() -> Self {
+        let live = LiveSettings::default();
+        Self {
+            after: Time::micros(live.settle_us.unsigned_abs()),
+            younger: Bytes(live.younger_bytes_max),
+            remember: Time::micros(live.remember_us.unsigned_abs()),
+            remember_rows: Count(live.remember_rows_max),
+            seen_rows: Count(live.seen_rows_max as u64),
+        }
+    }
+}
+
+impl Default for LakeConfig {
+    fn default() -> Self {
+        let collector = CollectorSettings::new(PathBuf::new());
+        Self { commit_interval: Time::micros(collector.commit_interval_us), commit_rows: Count(collector.commit_rows) }
+    }
+}
+
+impl Default for RecogniseConfig {
+    fn default() -> Self {
+        let recognise = RecogniseSettings::default();
+        Self {
+            ahead: Time::micros(recognise.ahead_max_us.unsigned_abs()),
+            retention: Time::micros(recognise.retention_us.unsigned_abs()),
+            keep_attributes: Names(recognise.keep_attributes),
+        }
+    }
+}
+
+impl Default for ReceiverConfig {
+    fn default() -> Self {
+        let receiver = ReceiverSettings::default();
+        Self {
+            request: Bytes(receiver.request_bytes_max as u64),
+            in_flight: Bytes(receiver.in_flight_bytes_max as u64),
+            admission_timeout: Time(receiver.admission_timeout),
+            connections: Count(receiver.connections_max as u64),
+            tenant_bytes_per_second: Bytes(receiver.tenant_bytes_per_second.map_or(0, u64::from)),
+        }
+    }
+}
+
+impl Default for QueriesConfig {
+    fn default() -> Self {
+        let engine = EngineSettings::default();
+        Self {
+            memory: Bytes(engine.memory_bytes as u64),
+            timeout: Time(engine.timeout),
+            rows: Count(engine.rows_max as u64),
+            concurrent: Count(engine.concurrent_max as u64),
+        }
+    }
+}
+
+fn size(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+impl Config {
+    /// Reads the configuration. `flags` are (name, value) pairs that win over everything else.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or a setting is unknown or cannot be what it is.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut table = toml::Table::new();
+        if let Some(path) = file {
+            let read = |source| ConfigError::Read { path: path.to_owned(), source };
+            let text = std::fs::read_to_string(path).map_err(read)?;
+            let invalid = |error: toml::de::Error| ConfigError::Invalid {
+                place: format!("\"{}\"", path.display()),
+                message: error.to_string().trim_end().to_owned(),
+            };
+            // Checked on its own first, so that faults name line and column.
+            let _: Self = toml::from_str(&text).map_err(invalid)?;
+            table = toml::from_str(&text).map_err(invalid)?;
+        }
+        for (name, value) in environment {
+            let Some(key) = name.strip_prefix(ENVIRONMENT_PREFIX) else { continue };
+            if NOT_SETTINGS.contains(&name.as_str()) || name.starts_with("TOOLGAUGE_TEST_") {
+                continue;
+            }
+            set(&mut table, &key.to_lowercase(), value);
+            let checked: Result<Self, _> = table.clone().try_into();
+            checked.map_err(|error| ConfigError::Invalid { place: name, message: error.message().to_owned() })?;
+        }
+        for (name, value) in flags {
+            set(&mut table, name, value);
+        }
+        table.try_into().map_err(|error: toml::de::Error| ConfigError::Invalid {
+            place: "flags".into(),
+            message: error.message().to_owned(),
+        })
+    }
+
+    /// The settings of the collector.
+    #[must_use]
+    pub fn collector(&self) -> CollectorSettings {
+        let wal = WalSettings {
+            segment_bytes: self.wal.segment.0,
+            digest_horizon_us: self.wal.resend_horizon.as_micros(),
+            retain_bytes: self.wal.retain.0,
+            queue_bytes: size(self.wal.queue.0),
+            group_commit_bytes: size(self.wal.group_commit.0),
+            group_commit_wait_us: self.wal.group_commit_wait.as_micros().unsigned_abs(),
+            ..WalSettings::default()
+        };
+        let live = LiveSettings {
+            settle_us: self.settle.after.as_micros(),
+            younger_bytes_max: self.settle.younger.0,
+            remember_us: self.settle.remember.as_micros(),
+            remember_rows_max: self.settle.remember_rows.0,
+            seen_rows_max: size(self.settle.seen_rows.0),
+        };
+        let recognise = RecogniseSettings {
+            ahead_max_us: self.recognise.ahead.as_micros(),
+            retention_us: self.recognise.retention.as_micros(),
+            keep_attributes: self.recognise.keep_attributes.0.clone(),
+        };
+        CollectorSettings {
+            wal,
+            live,
+            recognise,
+            commit_rows: self.lake.commit_rows.0,
+            commit_interval_us: self.lake.commit_interval.as_micros().unsigned_abs(),
+            ..CollectorSettings::new(self.data.clone())
+        }
+    }
+
+    /// The settings of the doors for exports.
+    #[must_use]
+    pub fn receiver(&self) -> ReceiverSettings {
+        ReceiverSettings {
+            request_bytes_max: size(self.receiver.request.0),
+            in_flight_bytes_max: size(self.receiver.in_flight.0),
+            admission_timeout: self.receiver.admission_timeout.0,
+            connections_max: size(self.receiver.connections.0),
+            tenant_bytes_per_second: self.receiver.tenant_bytes_per_second.0.try_into().ok(),
+            ..ReceiverSettings::default()
+        }
+    }
+
+    /// The settings of the query engine.
+    #[must_use]
+    pub fn engine(&self) -> EngineSettings {
+        EngineSettings {
+            memory_bytes: size(self.queries.memory.0),
+            spill_folder: Some(self.data.join("spill")),
+            timeout: self.queries.timeout.0,
+            rows_max: size(self.queries.rows.0),
+            concurrent_max: size(self.queries.concurrent.0),
+            ..EngineSettings::default()
+        }
+    }
+}
+
+/// Sets `section_key` or `key`; what is no section is taken as a key, and found to be unknown when the table is read.
+fn set(table: &mut toml::Table, name: &str, value: String) {
+    const SECTIONS: &[&str] = &["wal", "settle", "lake", "recognise", "receiver", "queries"];
+    let value = toml::Value::String(value);
+    match name.split_once('_').filter(|(section, _)| SECTIONS.contains(section)) {
+        Some((section, key)) => {
+            let section = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+            if let Some(section) = section.as_table_mut() {
+                section.insert(key.to_owned(), value);
+            }
+        }
+        None => {
+            table.insert(name.to_owned(), value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(
+        file: Option<&str>,
+        environment: &[(&str, &str)],
+        flags: Vec<(&'static str, String)>,
+    ) -> Result<Config, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("toolgauge.toml");
+        if let Some(text) = file {
+            std::fs::write(&path, text).unwrap();
+        }
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Config::load(file.map(|_| path.as_path()), environment, flags)
+            .map_err(|error| error.to_string().replace(&path.display().to_string(), "FILE"))
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_rooms_and_survive_being_written() {
+        let config = load(None, &[], vec![]).unwrap();
+        assert_eq!(config, Config::default());
+        let text = toml::to_string(&config).unwrap();
+        assert_eq!(toml::from_str::<Config>(&text).unwrap(), config);
+        assert_eq!(config.collector().live.settle_us, LiveSettings::default().settle_us);
+        assert_eq!(config.receiver(), ReceiverSettings::default());
+    }
+
+    #[test]
+    fn flags_win_over_environment_and_that_over_the_file() {
+        let file = "data = \"a\"\n[wal]\nretain = \"1GiB\"\n[settle]\nafter = \"30s\"\n";
+        let environment =
+            [("TOOLGAUGE_WAL_RETAIN", "512MiB"), ("TOOLGAUGE_DATA", "b"), ("TOOLGAUGE_QUERIES_ROWS", "5")];
+        let config = load(Some(file), &environment, vec![("data", "c".into())]).unwrap();
+        assert_eq!(config.data, PathBuf::from("c"));
+        assert_eq!(config.wal.retain, Bytes(512 << 20));
+        assert_eq!(config.settle.after, Time(Duration::from_secs(30)));
+        assert_eq!(config.queries.rows, Count(5));
+    }
+
+    #[test]
+    fn faults_say_where_and_what_may_stand_there() {
+        let unknown = load(Some("[wal]\nretian = \"1GiB\"\n"), &[], vec![]).unwrap_err();
+        assert!(
+            unknown.starts_with("\"FILE\": ") && unknown.contains("line 2") && unknown.contains("`retain`"),
+            "{unknown}"
+        );
+        let size = load(Some("[wal]\nretain = \"1GB\"\n"), &[], vec![]).unwrap_err();
+        assert!(size.contains("\"1GB\" is no size (write like \"64MiB\", or a number of bytes)"), "{size}");
+        let environment = load(None, &[("TOOLGAUGE_SETTLE_AFTER", "soon")], vec![]).unwrap_err();
+        assert!(environment.starts_with("TOOLGAUGE_SETTLE_AFTER: \"soon\" is no duration"), "{environment}");
+        let typo = load(None, &[("TOOLGAUGE_DTA", "x")], vec![]).unwrap_err();
+        assert!(typo.starts_with("TOOLGAUGE_DTA: unknown field `dta`"), "{typo}");
+        let flag = load(None, &[], vec![("http", "4400".into())]).unwrap_err();
+        assert!(flag.starts_with("flags: "), "{flag}");
+    }
+}

@@ -1,0 +1,8 @@
+//! The command line of Toolgauge: reads the configuration and wires the rooms together, nothing else.
+//!
+//! A library, so that tests start the whole system in their own process.
+
+pub mod cli;
+pub mod config;
+pub mod metrics;
+pub mod server;

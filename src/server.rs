@@ -1,0 +1,195 @@
+//! The whole system in one process: the collector, its doors, and the queries over it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use toolgauge_collector::fs::real::RealFs;
+use toolgauge_collector::pipeline::{Collector, CollectorError};
+use toolgauge_collector::receiver::{Checks, Health, Receiver, ServeError, SettingsError};
+use toolgauge_collector::wal::WalHandle;
+use toolgauge_proto::otlp::{LogsView, TracesView, metric_points};
+use toolgauge_proto::time::{Clock, SystemClock};
+use toolgauge_queries::engine::Error as QueryError;
+use toolgauge_queries::http::{Api, serve};
+
+use crate::config::Config;
+use crate::metrics;
+
+/// Why the server could not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The data folder cannot be made or used.
+    #[error("use the data folder \"{}\"", path.display())]
+    Data {
+        /// Which folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An address cannot be listened on.
+    #[error("listen on {address} for {door} (is another process there? `{flag}` chooses another address)")]
+    Listen {
+        /// Which address.
+        address: SocketAddr,
+        /// For what.
+        door: &'static str,
+        /// The flag that sets it.
+        flag: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The collector.
+    #[error("start the collector")]
+    Collector(#[from] CollectorError),
+    /// The receiver's settings.
+    #[error("set up the OTLP door")]
+    Settings(#[from] SettingsError),
+    /// The query engine.
+    #[error("set up the queries")]
+    Queries(#[from] QueryError),
+    /// A door failed as a whole.
+    #[error("serve")]
+    Door(#[from] ServeError),
+    /// A task panicked.
+    #[error("a task ended by a fault of the program")]
+    Task(#[from] tokio::task::JoinError),
+    /// The collector stopped by itself.
+    #[error("the collector stopped: {reason}")]
+    Stopped {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    /// Where OTLP/gRPC listens.
+    pub otlp_grpc: SocketAddr,
+    /// Where the HTTP API listens.
+    pub http: SocketAddr,
+    collector: Option<Collector>,
+    stop_receiver: Option<oneshot::Sender<()>>,
+    receiver: Option<JoinHandle<Result<(), ServeError>>>,
+    stop_http: watch::Sender<bool>,
+    http_task: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+/// How often it is looked whether the collector still runs.
+const WATCH_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How messages are checked at the doors.
+const CHECKS: Checks = Checks {
+    traces: |body| TracesView::new(body).map(drop).map_err(|malformed| malformed.to_string()),
+    logs: |body| LogsView::new(body).map(drop).map_err(|malformed| malformed.to_string()),
+    metrics: |body| metric_points(body).map_err(|malformed| malformed.to_string()),
+};
+
+async fn listen(address: SocketAddr, door: &'static str, flag: &'static str) -> Result<TcpListener, ServerError> {
+    TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, door, flag, source })
+}
+
+fn bound(listener: &TcpListener, configured: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(configured)
+}
+
+impl Server {
+    /// Starts everything. The doors answer when the log is replayed; until then connections wait.
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    pub async fn start(config: &Config) -> Result<Self, ServerError> {
+        let grpc_listener = listen(config.otlp_grpc, "OTLP/gRPC", "--otlp-grpc").await?;
+        let http_listener = listen(config.http, "the HTTP API", "--http").await?;
+        let (otlp_grpc, http) = (bound(&grpc_listener, config.otlp_grpc), bound(&http_listener, config.http));
+        std::fs::create_dir_all(&config.data)
+            .map_err(|source| ServerError::Data { path: config.data.clone(), source })?;
+
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let settings = config.collector();
+        let runtime = tokio::runtime::Handle::current();
+        let collector_clock = Arc::clone(&clock);
+        let start = move || Collector::start(settings, Arc::new(RealFs::private()), collector_clock, &runtime);
+        let collector = tokio::task::spawn_blocking(start).await??;
+
+        let receiver: Arc<Receiver<WalHandle>> =
+            Arc::new(Receiver::new(config.receiver(), CHECKS, Arc::new(collector.sink()), Arc::clone(&clock))?);
+        let engine = Arc::new(toolgauge_queries::tables::engine(config.engine())?);
+        let lake = collector.lake();
+        let (metrics_lake, counters) = (Arc::clone(&lake), receiver.counters());
+        let text = Box::new(move || metrics::text(&metrics_lake, &counters));
+        let api = Api::new(lake, engine, clock, text).await?;
+
+        let (stop_receiver, receiver_stopped) = oneshot::channel();
+        let receiver_task = tokio::spawn({
+            let receiver = Arc::clone(&receiver);
+            async move {
+                receiver
+                    .serve_grpc(grpc_listener, async {
+                        // A dropped sender stops the door as well.
+                        drop(receiver_stopped.await);
+                    })
+                    .await
+            }
+        });
+        receiver.set_health(Health::Serving).await;
+        let (stop_http, mut http_stopped) = watch::channel(false);
+        let http_task = tokio::spawn(serve(http_listener, api, async move {
+            // A dropped sender stops the door as well.
+            drop(http_stopped.wait_for(|stop| *stop).await);
+        }));
+        Ok(Self {
+            otlp_grpc,
+            http,
+            collector: Some(collector),
+            stop_receiver: Some(stop_receiver),
+            receiver: Some(receiver_task),
+            stop_http,
+            http_task: Some(http_task),
+        })
+    }
+
+    /// Waits until the collector has stopped by itself, which it does only on a failure; gives the reason.
+    pub async fn failed(&self) -> String {
+        loop {
+            match &self.collector {
+                Some(collector) if !collector.is_stopped() => tokio::time::sleep(WATCH_INTERVAL).await,
+                Some(collector) => {
+                    return collector.lake().status().not_ready_reason.unwrap_or_else(|| "unknown".into());
+                }
+                None => return "closed".into(),
+            }
+        }
+    }
+
+    /// Stops in order: takes nothing more, answers what is in flight, syncs the log, ends the threads, and stops
+    /// answering questions last.
+    ///
+    /// # Errors
+    /// If a door had failed, or a task had panicked.
+    pub async fn stop(mut self) -> Result<(), ServerError> {
+        tracing::info!("stopping: answering the requests in flight");
+        drop(self.stop_receiver.take());
+        let receiver = match self.receiver.take() {
+            Some(task) => task.await?,
+            None => Ok(()),
+        };
+        tracing::info!("stopping: syncing the log");
+        if let Some(collector) = self.collector.take() {
+            tokio::task::spawn_blocking(move || collector.close()).await?;
+        }
+        self.stop_http.send_replace(true);
+        if let Some(task) = self.http_task.take() {
+            drop(task.await?);
+        }
+        tracing::info!("stopped");
+        receiver.map_err(ServerError::from)
+    }
+}
