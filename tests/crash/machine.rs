@@ -1,0 +1,291 @@
+//! A collector on a simulated disk, its clients, and what must be true of it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock, OnceLock};
+
+use arrow::array::RecordBatch;
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use tokio::runtime::Runtime;
+use toolgauge_collector::export::Export;
+use toolgauge_collector::fs::Fs;
+use toolgauge_collector::fs::sim::{SimFs, Survival};
+use toolgauge_collector::lake::{Commit, LakeError, LakeTables};
+use toolgauge_collector::live::LiveSettings;
+use toolgauge_collector::pipeline::{CollectorError, CollectorSettings, CommitMarks, Fold};
+use toolgauge_collector::wal::{Frame, FrameContent, Wal, WalSettings};
+use toolgauge_proto::id::WalPosition;
+use toolgauge_proto::table::Table;
+use toolgauge_proto::time::UnixMicros;
+
+use crate::files;
+use crate::rows::Rows;
+use crate::workload::{Plan, Step};
+
+/// The one of the whole test binary; starting threads for each run would cost more than the run.
+pub(crate) static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("start a runtime")
+});
+
+/// Small numbers, so that rows settle, segments end and are forgotten within a few frames.
+pub(crate) fn settings() -> CollectorSettings {
+    CollectorSettings {
+        wal: WalSettings { segment_bytes: 4_096, digest_horizon_us: 20_000_000, ..WalSettings::default() },
+        live: LiveSettings { settle_us: 2_000_000, remember_us: 20_000_000, ..LiveSettings::default() },
+        ..CollectorSettings::new("/data".into())
+    }
+}
+
+/// The pieces of a collector.
+pub(crate) struct Machine {
+    pub(crate) wal: Wal,
+    pub(crate) tables: LakeTables,
+    pub(crate) fold: Fold,
+}
+
+impl Machine {
+    /// As `Collector::start` does it.
+    pub(crate) fn open(fs: &Arc<SimFs>) -> Result<Self, CollectorError> {
+        let settings = settings();
+        let fs: Arc<dyn Fs> = Arc::<SimFs>::clone(fs);
+        let (wal, _) = Wal::open(Arc::clone(&fs), &settings.data.join("wal"), settings.wal.clone())?;
+        let tables = LakeTables::open(fs, settings.data.join("lake"), wal.writer(), RUNTIME.handle())?;
+        let mut fold = Fold::new(&settings)?;
+        fold.replay(&wal, &tables)?;
+        Ok(Self { wal, tables, fold })
+    }
+
+    pub(crate) fn begin_commit(&mut self) -> Option<(Commit, CommitMarks)> {
+        self.fold.begin_commit().unwrap()
+    }
+
+    /// Commits what has settled and forgets what is no longer needed.
+    pub(crate) fn commit(&mut self) -> Result<(), LakeError> {
+        if let Some((commit, marks)) = self.begin_commit() {
+            self.tables.commit(&commit)?;
+            self.fold.end_commit(marks);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn committed_positions(&self) -> [WalPosition; Table::ALL.len()] {
+        Table::ALL.map(|table| self.tables.up_to(table))
+    }
+
+    /// The committed rows of each table, as queries see them.
+    pub(crate) fn committed_rows(&self) -> [Vec<RecordBatch>; 3] {
+        let providers = self.tables.committed().unwrap().providers;
+        let session = session();
+        providers.map(|provider| {
+            let rows = session.read_table(provider).unwrap();
+            RUNTIME.block_on(rows.collect()).unwrap()
+        })
+    }
+
+    /// Committed and live rows together.
+    pub(crate) fn rows(&mut self, fs: &SimFs, query: Query) -> Rows {
+        let view = self.fold.view().unwrap();
+        let mut all = match query {
+            Query::Tables => self.committed_rows(),
+            Query::Files => Table::ALL.map(|table| files::rows(fs, table)),
+        };
+        for (table, live) in all.iter_mut().zip([view.calls, view.arrivals, view.quarantine]) {
+            table.extend(live.iter().cloned());
+        }
+        Rows::of(all.each_ref().map(Vec::as_slice))
+    }
+}
+
+/// How committed rows are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Query {
+    /// As queries do.
+    Tables,
+    /// The files that the table's log names, since a query costs more than a run; only before the first checkpoint.
+    Files,
+}
+
+/// A session of its own for each look: a session knows one store under the tables' names.
+fn session() -> SessionContext {
+    static STATE: OnceLock<SessionState> = OnceLock::new();
+    let state =
+        STATE.get_or_init(|| SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1)).state());
+    let builder = SessionStateBuilder::new_from_existing(state.clone());
+    SessionContext::new_with_state(builder.with_runtime_env(Arc::default()).build())
+}
+
+/// A disk with an empty log and empty tables, all of it durable; making the tables costs more than a run.
+pub(crate) fn fresh_disk(seed: u64) -> Arc<SimFs> {
+    static MADE: OnceLock<Arc<SimFs>> = OnceLock::new();
+    let made = MADE.get_or_init(|| {
+        let fs = SimFs::new(1);
+        drop(Machine::open(&fs).unwrap());
+        fs
+    });
+    made.restart(seed, Survival::None)
+}
+
+pub(crate) fn fold_view(fold: &mut Fold) -> Rows {
+    let view = fold.view().unwrap();
+    Rows::of([&view.calls, &view.arrivals, &view.quarantine])
+}
+
+/// The simulated machine has gone down.
+#[derive(Debug)]
+pub(crate) struct Down;
+
+/// Where an export stands with its client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Sent {
+    Not,
+    /// Without an answer.
+    Open,
+    Acknowledged,
+}
+
+/// One history: a plan, carried out over any number of crashes.
+pub(crate) struct History<'p> {
+    plan: &'p Plan,
+    next: usize,
+    exports: Vec<Sent>,
+    acknowledged: WalPosition,
+    /// Every frame that was ever durable, forgotten ones too.
+    frames: BTreeMap<u64, Frame>,
+    oracle: Fold,
+}
+
+fn is_down<E: std::error::Error + 'static>(fs: &SimFs, error: E) -> Down {
+    assert!(fs.is_down(), "failed without a crash: {}", toolgauge_collector::pipeline::chain(&error));
+    Down
+}
+
+fn same(a: &Frame, b: &Frame) -> bool {
+    let content = |content: &FrameContent| match content {
+        FrameContent::Export(Export { body, .. }) => Some(body.clone()),
+        FrameContent::Tick => None,
+    };
+    a.receive_time == b.receive_time && content(&a.content) == content(&b.content)
+}
+
+impl<'p> History<'p> {
+    pub(crate) fn new(plan: &'p Plan) -> Self {
+        Self {
+            plan,
+            next: 0,
+            exports: vec![Sent::Not; plan.exports.len()],
+            acknowledged: WalPosition(0),
+            frames: BTreeMap::new(),
+            oracle: Fold::new(&settings()).unwrap(),
+        }
+    }
+
+    /// Goes on with a plan that begins as the one before and has the same exports.
+    pub(crate) fn with(self, plan: &'p Plan) -> Self {
+        Self { plan, ..self }
+    }
+
+    /// Starts the collector, compares it with the oracle, and goes on with the plan to its end.
+    pub(crate) fn live(&mut self, fs: &Arc<SimFs>, query: Query) -> Result<Machine, Down> {
+        let mut machine = Machine::open(fs).map_err(|error| is_down(fs, error))?;
+        self.take_over(&machine);
+        if !self.frames.is_empty() {
+            self.compare(fs, &mut machine, query);
+        }
+        let open: Vec<usize> = (0..self.exports.len()).filter(|export| self.exports[*export] == Sent::Open).collect();
+        if !open.is_empty() {
+            self.send(fs, &mut machine, self.now_us(), &open)?;
+        }
+        let plan = self.plan;
+        while let Some(step) = plan.steps.get(self.next) {
+            match step {
+                Step::Send { at_us, exports } => self.send(fs, &mut machine, *at_us, exports)?,
+                Step::Commit => {
+                    machine.commit().map_err(|error| is_down(fs, error))?;
+                    let (up_to, not_younger_than) = machine.fold.forgettable(&machine.committed_positions());
+                    machine.wal.forget(up_to, not_younger_than).map_err(|error| is_down(fs, error))?;
+                }
+            }
+            self.next += 1;
+        }
+        Ok(machine)
+    }
+
+    fn now_us(&self) -> i64 {
+        let times = self.plan.steps[self.next..].iter().chain(self.plan.steps[..self.next].iter().rev());
+        times.filter_map(|step| if let Step::Send { at_us, .. } = step { Some(*at_us) } else { None }).next().unwrap()
+    }
+
+    /// What recovery found must go on from what was acknowledged; whatever more there is counts from now on.
+    fn take_over(&mut self, machine: &Machine) {
+        let last = machine.wal.synced();
+        assert!(last >= self.acknowledged, "acknowledged {}, found {last}", self.acknowledged);
+        for frame in machine.wal.replay(WalPosition(1)) {
+            let frame = frame.unwrap();
+            match self.frames.get(&frame.position.0) {
+                Some(known) => assert!(same(known, &frame), "frame {} is another one", frame.position),
+                None => self.durable(&[frame]),
+            }
+        }
+        assert_eq!(self.frames.len() as u64, last.0, "the log has a gap");
+        self.acknowledged = last;
+    }
+
+    fn durable(&mut self, frames: &[Frame]) {
+        for frame in frames {
+            self.oracle.apply(frame).unwrap();
+            let other = self.frames.insert(frame.position.0, frame.clone());
+            assert!(other.is_none(), "position {} was given twice", frame.position);
+        }
+    }
+
+    fn send(&mut self, fs: &SimFs, machine: &mut Machine, at_us: i64, exports: &[usize]) -> Result<(), Down> {
+        for export in exports {
+            if self.exports[*export] == Sent::Not {
+                self.exports[*export] = Sent::Open;
+            }
+            let _ = machine
+                .wal
+                .append(&self.plan.exports[*export], UnixMicros(at_us))
+                .map_err(|error| is_down(fs, error))?;
+        }
+        if exports.is_empty() {
+            machine.wal.tick(UnixMicros(at_us)).map_err(|error| is_down(fs, error))?;
+        }
+        let frames = machine.wal.sync().map_err(|error| is_down(fs, error))?;
+        for export in exports {
+            self.exports[*export] = Sent::Acknowledged;
+        }
+        self.acknowledged = machine.wal.synced();
+        self.durable(&frames);
+        for frame in &frames {
+            machine.fold.apply(frame).unwrap();
+        }
+        Ok(())
+    }
+
+    /// Committed and live rows together are the oracle's.
+    pub(crate) fn compare(&mut self, fs: &SimFs, machine: &mut Machine, query: Query) {
+        let expected = fold_view(&mut self.oracle);
+        if let Some(difference) = machine.rows(fs, query).difference(&expected, &[]) {
+            panic!("after step {} of plan {}:\n{difference}", self.next, self.plan.seed);
+        }
+    }
+
+    /// The plan is done: everything was acknowledged and committed, and a fold over the whole log says the same.
+    pub(crate) fn finish(&mut self, fs: &SimFs, mut machine: Machine, query: Query) -> Rows {
+        assert_eq!(self.next, self.plan.steps.len());
+        assert!(self.exports.iter().all(|export| *export == Sent::Acknowledged));
+        assert_eq!(machine.fold.live().live_rows(), 0, "rows were not committed");
+        self.compare(fs, &mut machine, query);
+        machine.rows(fs, query)
+    }
+
+    /// A fold that takes all frames at once, without having been looked at meanwhile.
+    pub(crate) fn refold(&self) -> Rows {
+        let mut fold = Fold::new(&settings()).unwrap();
+        for frame in self.frames.values() {
+            fold.apply(frame).unwrap();
+        }
+        fold_view(&mut fold)
+    }
+}

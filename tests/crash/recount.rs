@@ -1,0 +1,221 @@
+//! However the rows of a trace arrive within the settle time, and whenever somebody looks, every number ends the same.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Array as _, AsArray as _, RecordBatch};
+use arrow::datatypes::{DataType, Int32Type};
+use opentelemetry_proto::tonic::trace::v1::Span;
+use toolgauge_collector::export::Export;
+use toolgauge_collector::fs::sim::SimRng;
+use toolgauge_collector::pipeline::Fold;
+use toolgauge_collector::wal::{Frame, FrameContent};
+use toolgauge_proto::id::WalPosition;
+use toolgauge_proto::table::Table;
+use toolgauge_proto::time::UnixMicros;
+
+use crate::machine::{fold_view, settings};
+use crate::rows::Rows;
+use crate::spans::{CLIENT, SERVER, SpanOf, export};
+use crate::workload::{shuffle, story};
+use crate::{each, runs};
+
+const NOW_US: i64 = 1_767_312_000_000_000;
+
+/// A fold that is given exports.
+struct Counting {
+    fold: Fold,
+    position: u64,
+}
+
+impl Counting {
+    fn new() -> Self {
+        Self { fold: Fold::new(&settings()).unwrap(), position: 0 }
+    }
+
+    fn frame(&mut self, at_us: i64, content: FrameContent) {
+        self.position += 1;
+        let frame = Frame { position: WalPosition(self.position), receive_time: UnixMicros(at_us), content };
+        self.fold.apply(&frame).unwrap();
+    }
+
+    fn take(&mut self, at_us: i64, export: Export) {
+        self.frame(at_us, FrameContent::Export(export));
+    }
+
+    /// Lets everything settle, and gives what is committed then.
+    fn settle(mut self, at_us: i64) -> Rows {
+        self.frame(at_us + 10_000_000, FrameContent::Tick);
+        let live = fold_view(&mut self.fold);
+        let (commit, _) = self.fold.begin_commit().unwrap().unwrap();
+        let calls = commit.tables.into_iter().next().flatten().unwrap().batches;
+        let committed = Rows::of([&calls, &[], &[]]);
+        assert_eq!(committed.calls, live.calls, "seen and committed rows differ");
+        committed
+    }
+}
+
+const SERVICES: [&str; 3] = ["planner", "travel", "weather-mcp"];
+
+fn stories(rng: &mut SimRng) -> Vec<(usize, Span)> {
+    let traces = 1 + rng.below(3) as u64;
+    (1..=traces).flat_map(|trace| story(rng, trace, NOW_US)).collect()
+}
+
+/// Scenario: the spans of some traces come in order; or shuffled, some twice, in any number of exports, over nearly the
+/// settle time, while somebody looks now and then.
+#[test]
+fn the_order_of_arrival_within_the_settle_time_changes_no_row() {
+    each(0..runs(400), |seed| {
+        let rng = &mut SimRng::new(seed);
+        let mut spans = stories(rng);
+        let mut in_order = Counting::new();
+        for (service, span) in &spans {
+            in_order.take(NOW_US, export(SERVICES[*service], vec![span.clone()]));
+        }
+        let expected = in_order.settle(NOW_US);
+
+        for _ in 0..rng.below(spans.len()) {
+            let again = spans[rng.below(spans.len())].clone();
+            spans.push(again);
+        }
+        shuffle(rng, &mut spans);
+        let mut other = Counting::new();
+        let mut at_us = NOW_US;
+        let step_us = 1_900_000 / spans.len();
+        while !spans.is_empty() {
+            let mut part: Vec<(usize, Span)> = spans.drain(..1 + rng.below(spans.len())).collect();
+            let service = part[0].0;
+            let mine = part.extract_if(.., |(of, _)| *of == service).map(|(_, span)| span).collect();
+            spans.extend(part);
+            other.take(at_us, export(SERVICES[service], mine));
+            at_us += rng.below(step_us) as i64;
+            if rng.below(4) == 0 {
+                other.fold.view().unwrap();
+            }
+        }
+        let found = other.settle(at_us);
+        assert_eq!(found.difference(&expected, &["wal_position"]), None);
+        never_negative(rng, &found.calls);
+    });
+}
+
+fn flag(rows: &RecordBatch, column: &str, row: usize) -> bool {
+    let column = rows.column(Table::Calls.index_of(column));
+    match column.data_type() {
+        DataType::Boolean => column.as_boolean().value(row),
+        _ => column.as_string::<i32>().value(row) == "error",
+    }
+}
+
+/// Logical calls and failures of the counted rows that a filter lets through.
+fn logical(rows: &RecordBatch, filter: impl Fn(usize) -> bool) -> (usize, usize) {
+    let finals =
+        (0..rows.num_rows()).filter(|row| flag(rows, "counted", *row) && flag(rows, "final", *row) && filter(*row));
+    finals.fold((0, 0), |(calls, failures), row| (calls + 1, failures + usize::from(flag(rows, "outcome", row))))
+}
+
+/// A failed attempt that another one followed is not final, whatever is left out.
+fn never_negative(rng: &mut SimRng, rows: &RecordBatch) {
+    let attempts = rows.column(Table::Calls.index_of("attempt")).as_primitive::<Int32Type>();
+    assert!(attempts.values().iter().all(|attempt| *attempt >= 1));
+    for row in 0..rows.num_rows() {
+        assert!(flag(rows, "final", row) || flag(rows, "outcome", row), "a success is followed by a retry");
+    }
+    for _ in 0..8 {
+        let seed = rng.next_u64();
+        let (calls, failures) = logical(rows, |row| SimRng::new(seed ^ row as u64).below(2) == 0);
+        assert!(failures <= calls);
+    }
+}
+
+/// An attempt as its client knows it.
+#[derive(Clone, Debug)]
+struct Attempt {
+    call: usize,
+    start_us: i64,
+    end_us: i64,
+    failed: bool,
+}
+
+/// The definition, word for word: a failed attempt opens a slot; the next attempt of that call that starts at or after
+/// its end, and at most the settle time later, consumes it. Calls are those that nothing consumed.
+fn recount(attempts: &[Attempt], settle_us: i64) -> (usize, usize) {
+    let mut in_order: Vec<&Attempt> = attempts.iter().collect();
+    in_order.sort_by_key(|attempt| (attempt.start_us, attempt.end_us));
+    let mut consumed = vec![false; in_order.len()];
+    for (later, next) in in_order.iter().enumerate() {
+        let open = (0..later).filter(|at| {
+            let slot = in_order[*at];
+            slot.call == next.call
+                && slot.failed
+                && !consumed[*at]
+                && slot.end_us <= next.start_us
+                && next.start_us - slot.end_us <= settle_us
+        });
+        if let Some(last) = open.max_by_key(|at| in_order[*at].end_us) {
+            consumed[last] = true;
+        }
+    }
+    let finals = || in_order.iter().zip(&consumed).filter(|(_, consumed)| !**consumed);
+    (finals().count(), finals().filter(|(attempt, _)| attempt.failed).count())
+}
+
+/// Scenario: random attempts of some calls, with call ids: retries, repeats after success, overlapping hedges, pauses.
+#[test]
+fn logical_calls_and_failures_are_those_of_a_naive_recount() {
+    let settle_us = settings().live.settle_us;
+    each(0..runs(400), |seed| {
+        let rng = &mut SimRng::new(seed);
+        let mut by_trace: BTreeMap<u64, Vec<Attempt>> = BTreeMap::new();
+        let mut spans = Vec::new();
+        let mut number = 0;
+        for trace in 1..=1 + rng.below(3) as u64 {
+            for call in 0..1 + rng.below(3) {
+                let mut from_us = NOW_US - 20_000_000;
+                for _ in 0..1 + rng.below(6) {
+                    number += 1;
+                    // No two begin together, so that the order of starts is a plain one.
+                    let start_us = from_us + 1_000 * rng.below(3_000) as i64 + number;
+                    let end_us = start_us + 500 * rng.below(1_000) as i64;
+                    let failed = rng.below(3) > 0;
+                    by_trace.entry(trace).or_default().push(Attempt { call, start_us, end_us, failed });
+                    let span = SpanOf::tool(trace, trace * 1_000 + number as u64, 0, "search")
+                        .text("gen_ai.tool.call.id", &format!("call-{call}"))
+                        .at(start_us, end_us)
+                        .failed(failed.then_some("timeout"));
+                    spans.push(span.0);
+                    from_us = if rng.below(3) == 0 { start_us } else { end_us };
+                }
+            }
+        }
+        shuffle(rng, &mut spans);
+        let mut counting = Counting::new();
+        for part in spans.chunks(1 + rng.below(spans.len())) {
+            counting.take(NOW_US, export("planner", part.to_vec()));
+        }
+        let found = logical(&counting.settle(NOW_US).calls, |_| true);
+        let each = by_trace.values().map(|attempts| recount(attempts, settle_us));
+        let expected = each.fold((0, 0), |sum, (calls, failures)| (sum.0 + calls, sum.1 + failures));
+        assert_eq!(found, expected);
+    });
+}
+
+/// Scenario: a view settles whose failure is known from further in; the inner view came after somebody had looked, so
+/// it stands in another block of rows, which is still open.
+#[test]
+fn a_settled_row_takes_its_error_from_a_row_that_nobody_has_seen_yet() {
+    let outer = SpanOf::tool(1, 1, 0, "weather").at(NOW_US - 20, NOW_US).0;
+    let client = SpanOf::mcp(1, 2, 1, "weather", CLIENT).at(NOW_US - 19, NOW_US - 1).0;
+    let server = SpanOf::mcp(1, 3, 2, "weather", SERVER).at(NOW_US - 18, NOW_US - 2).failed(Some("timeout")).0;
+    let mut counting = Counting::new();
+    counting.take(NOW_US, export("planner", vec![outer, client]));
+    counting.fold.view().unwrap();
+    counting.take(NOW_US + 1_500_000, export("weather-mcp", vec![server]));
+    counting.frame(NOW_US + 2_000_000, FrameContent::Tick);
+    let (commit, _) = counting.fold.begin_commit().unwrap().unwrap();
+    let [Some(calls), ..] = commit.tables else { panic!("no calls are settled") };
+    assert_eq!(calls.up_to, WalPosition(1));
+    let rows = Rows::of([&calls.batches, &[], &[]]).calls;
+    assert_eq!(rows.num_rows(), 2);
+    assert!((0..2).all(|row| flag(&rows, "outcome", row)), "the failure is lost");
+}

@@ -1,0 +1,215 @@
+//! Real captures give the figures that their manifests recorded while the tools ran.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+use toolgauge::config::Time;
+
+use crate::sandbox::{LOGS, Sandbox, TRACES, close, nanos, nanos_of_number};
+
+/// Longer than any pause between two attempts in the captures.
+const SETTLE: Duration = Duration::from_secs(3);
+/// The captures get old; nothing of them may be refused for it.
+const RETENTION: Duration = Duration::from_secs(100 * 366 * 86_400);
+
+/// Every row that the checks look at, as it is asked for in [`CALLS`].
+#[derive(Debug, Clone)]
+struct Call {
+    tool: String,
+    ok: bool,
+    duration_ns: u64,
+    call_id: Option<String>,
+    attempt: i64,
+    is_final: bool,
+    error_type: Option<String>,
+    cost: Option<i128>,
+}
+
+const CALLS: &str = "SELECT tool_name, outcome, duration_ns, call_id, attempt, final, error_type, cost_usd \
+    FROM tool_calls ORDER BY start_time, end_time";
+
+async fn calls(sandbox: &Sandbox) -> Vec<Call> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let rows = sandbox.api.sql(CALLS).await;
+    rows.iter()
+        .map(|row| Call {
+            tool: text(&row[0]).unwrap(),
+            ok: row[1] == "ok",
+            duration_ns: row[2].as_u64().unwrap(),
+            call_id: text(&row[3]),
+            attempt: row[4].as_i64().unwrap(),
+            is_final: row[5].as_bool().unwrap(),
+            error_type: text(&row[6]),
+            cost: row[7].as_str().map(nanos),
+        })
+        .collect()
+}
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpora").join(name)
+}
+
+/// Sends a capture, and compares every figure of its manifest: while its rows live, and when they are committed.
+async fn check(name: &str) {
+    let folder = folder(name);
+    let manifest: Value = serde_json::from_slice(&std::fs::read(folder.join("manifest.json")).unwrap()).unwrap();
+    let sandbox = Sandbox::start_with(|config| {
+        config.settle.after = Time(SETTLE);
+        config.recognise.retention = Time(RETENTION);
+    })
+    .await;
+    let mut client = sandbox.client().await;
+    for file in manifest["capture"]["files"].as_array().unwrap() {
+        let file = file.as_str().unwrap();
+        let path = if file.ends_with("-logs.pb") { LOGS } else { TRACES };
+        client.export(path, &std::fs::read(folder.join(file)).unwrap()).await;
+    }
+    sandbox.api.until_visible().await;
+    let arrived =
+        sandbox.api.row("SELECT sum(spans), sum(log_records), sum(requests) > 0, sum(quarantined) FROM arrivals").await;
+    let capture = &manifest["capture"];
+    assert_eq!(arrived, [capture["spans"].clone(), capture["log_records"].clone(), true.into(), 0.into()]);
+    figures(&sandbox, &manifest).await;
+    sandbox.until_committed().await;
+    figures(&sandbox, &manifest).await;
+    sandbox.stop().await;
+}
+
+async fn figures(sandbox: &Sandbox, manifest: &Value) {
+    let calls = calls(sandbox).await;
+    let (expected, described) = (&manifest["expected"], manifest["calls"].as_array().unwrap());
+    let errors = calls.iter().filter(|call| !call.ok).count();
+    let retries = calls.iter().filter(|call| call.attempt > 1).count();
+    let tokens = |column: &str| format!("SELECT coalesce(sum({column}), 0) FROM model_calls");
+    for (figure, value) in expected.as_object().unwrap() {
+        match figure.as_str() {
+            "tool_calls" => assert_eq!(*value, calls.len(), "{figure}"),
+            "errors" => assert_eq!(*value, errors, "{figure}"),
+            "tools" => by_tool(sandbox, &calls, value).await,
+            "retries" | "retries_by_repeated_call_id" => assert_eq!(*value, retries, "{figure}"),
+            // A mark is one of the ways in which a retry is told; the figure of all ways is the one above.
+            "retries_marked" => assert!(value.as_u64().unwrap() <= retries as u64, "{figure}"),
+            "distinct_tool_call_ids" => {
+                assert_eq!(
+                    *value,
+                    sandbox.api.number("SELECT count(DISTINCT call_id) FROM tool_calls").await,
+                    "{figure}"
+                );
+            }
+            "tool_cost_usd" => assert_eq!(nanos_of_number(value), sum(sandbox, "tool_calls").await, "{figure}"),
+            "cost_usd" => assert_eq!(nanos_of_number(value), sum(sandbox, "model_calls").await, "{figure}"),
+            "llm_calls" => {
+                assert_eq!(*value, sandbox.api.number("SELECT count(*) FROM model_calls").await, "{figure}");
+            }
+            "input_tokens" | "output_tokens" => {
+                assert_eq!(*value, sandbox.api.number(&tokens(figure)).await, "{figure}")
+            }
+            "cache_read_input_tokens" => {
+                assert_eq!(*value, sandbox.api.number(&tokens("cached_input_tokens")).await, "{figure}");
+            }
+            "log_records" => assert_eq!(*value, manifest["capture"]["log_records"]),
+            // Not in the telemetry: what it would cost by a price list, and words.
+            "llm_cost_usd_if_cached_is_half_price" | "cost_basis" => {}
+            other => panic!("the manifest has a figure that nobody compares: {other}"),
+        }
+    }
+    assert_eq!(calls.len(), described.len());
+    each_call(&calls, described);
+    if let Some(models) = manifest["llm_calls"].as_array() {
+        each_model_call(sandbox, models).await;
+    }
+}
+
+async fn sum(sandbox: &Sandbox, table: &str) -> i128 {
+    nanos(sandbox.api.row(&format!("SELECT sum(cost_usd) FROM {table}")).await[0].as_str().unwrap())
+}
+
+async fn by_tool(sandbox: &Sandbox, calls: &[Call], expected: &Value) {
+    let expected = expected.as_object().unwrap();
+    let report = sandbox.api.tools().await;
+    assert_eq!(report.len(), expected.len());
+    for (name, figures) in expected {
+        let tool = report.iter().find(|tool| tool.tool_name.as_ref() == Some(name)).unwrap();
+        let of_tool: Vec<&Call> = calls.iter().filter(|call| call.tool == *name).collect();
+        let count = |wanted: fn(&Call) -> bool| of_tool.iter().filter(|call| wanted(call)).count() as u64;
+        let (attempts, errors) = (figures["calls"].as_u64().unwrap(), figures["errors"].as_u64().unwrap());
+        assert_eq!(of_tool.len() as u64, attempts, "{name}");
+        assert_eq!(count(|call| !call.ok), errors, "{name}");
+        assert_eq!((tool.attempts, tool.attempts_ok), (attempts, attempts - errors), "{name}");
+        assert_eq!(tool.errors.values().sum::<u64>(), errors, "{name}");
+        assert_eq!((tool.calls, tool.calls_ok), (count(|call| call.is_final), count(|call| call.is_final && call.ok)));
+        assert!(close(tool.retry_ratio, count(|call| call.attempt > 1) as f64 / attempts as f64), "{name}: {tool:?}");
+        let costs: Vec<i128> = of_tool.iter().filter_map(|call| call.cost).collect();
+        let cost = (!costs.is_empty()).then(|| costs.iter().sum::<i128>());
+        assert_eq!(tool.cost_usd.as_deref().map(nanos), cost, "{name}");
+        let duration = |bound: &str| figures["duration_ms"][bound].as_u64().unwrap() * 1_000_000;
+        for call in of_tool {
+            assert!((duration("min")..=duration("max")).contains(&call.duration_ns), "{name}: {call:?}");
+        }
+    }
+}
+
+/// Each call that the manifest describes has its row: by its id and attempt if it has an id, else in order of time.
+fn each_call(calls: &[Call], described: &[Value]) {
+    let mut left = calls.to_vec();
+    for wanted in described {
+        let text = |key: &str| wanted[key].as_str();
+        let same = |call: &Call| {
+            call.tool == text("tool").unwrap()
+                && (wanted["call_id"].is_null() || call.call_id.as_deref() == text("call_id"))
+                && (wanted["attempt"].is_null() || wanted["attempt"] == call.attempt)
+        };
+        let found = left.iter().position(same).unwrap_or_else(|| panic!("no row for {wanted}; left: {left:?}"));
+        let call = left.remove(found);
+        assert_eq!(wanted["ok"], call.ok, "{wanted}: {call:?}");
+        assert!(call.duration_ns >= wanted["min_duration_ms"].as_u64().unwrap() * 1_000_000, "{wanted}: {call:?}");
+        if let Some(retry) = wanted["retry"].as_bool() {
+            assert_eq!(retry, call.attempt > 1, "{wanted}: {call:?}");
+        }
+        // Some manifests describe the error in words instead of naming its type.
+        if let Some(error) = text("error_type").filter(|error| !error.contains(['/', ' '])) {
+            assert_eq!(call.error_type.as_deref(), Some(error), "{wanted}: {call:?}");
+        }
+        if wanted["cost_usd"].is_number() {
+            assert_eq!(call.cost, Some(nanos_of_number(&wanted["cost_usd"])), "{wanted}: {call:?}");
+        }
+    }
+}
+
+async fn each_model_call(sandbox: &Sandbox, described: &[Value]) {
+    let rows = sandbox
+        .api
+        .sql("SELECT model, input_tokens, output_tokens, coalesce(cached_input_tokens, 0) FROM model_calls")
+        .await;
+    assert_eq!(rows.len(), described.len());
+    let mut left = rows;
+    for call in described {
+        let cached = call["cache_read_tokens"].as_u64().unwrap_or(0);
+        let same = |row: &Vec<Value>| {
+            // The one that answers has a longer name than the one that was asked for, and some producers name none.
+            let model = row[0].is_null() || row[0].as_str().unwrap().starts_with(call["model"].as_str().unwrap());
+            model && row[1] == call["input_tokens"] && row[2] == call["output_tokens"] && row[3] == cached
+        };
+        let found = left.iter().position(same).unwrap_or_else(|| panic!("no row for {call}; left: {left:?}"));
+        left.remove(found);
+    }
+}
+
+macro_rules! corpora {
+    ($($test:ident: $name:literal),+ $(,)?) => {
+        $(#[tokio::test(flavor = "multi_thread")]
+        async fn $test() {
+            check($name).await;
+        })+
+    };
+}
+
+corpora!(
+    the_plain_conventions_give_the_figures_of_their_manifest: "plain_spec",
+    pydantic_ai_gives_the_figures_of_its_manifest: "pydantic_ai",
+    strands_gives_the_figures_of_its_manifest: "strands_native",
+    the_agent_framework_gives_the_figures_of_its_manifest: "agent_framework_native",
+    http_grpc_and_lookalikes_are_no_tool_calls: "noise_http_grpc",
+    an_mcp_server_gives_the_figures_of_its_manifest: "mcp_native_inproc",
+);

@@ -1,0 +1,95 @@
+//! Rows become visible at once and stay there: while commits happen, and over graceful restarts.
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use prost::Message as _;
+use toolgauge::config::Time;
+
+use crate::load::Load;
+use crate::process::Process;
+use crate::sandbox::{LIMIT, Sandbox, TRACES, now_ns, until};
+use crate::traffic::{ROWS_PER_TRACE, request, tool_span};
+
+/// How long a row may take to be seen here; the promise is a second, on a machine that does nothing else.
+const VISIBLE_LIMIT: Duration = Duration::from_secs(2);
+const CLIENTS: usize = 3;
+
+/// Scenario: SIGTERM under load, three times. Guarantees: exit code 0; what was acknowledged is found once after the
+/// next start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_graceful_stop_under_load_keeps_everything_and_ends_with_code_0() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let settings = [("TOOLGAUGE_SETTLE_AFTER", "500ms"), ("TOOLGAUGE_LAKE_COMMIT_INTERVAL", "50ms")];
+    let load = Load::start(CLIENTS, now_ns());
+    for round in 1..=3 {
+        let (mut process, doors) = Process::start(Process::command(&data, &settings)).await;
+        load.point_at(doors.otlp);
+        let enough = load.acknowledged() + 100 * round;
+        until(LIMIT, "so many exports are acknowledged", async || (load.acknowledged() >= enough).then_some(())).await;
+        process.terminate();
+        let status = process.until_ended().await;
+        let stderr = process.stderr();
+        assert_eq!(status.code(), Some(0), "{stderr}");
+        assert!(!stderr.contains("ERROR") && !stderr.contains("panicked"), "{stderr}");
+    }
+    let (_process, doors) = Process::start(Process::command(&data, &settings)).await;
+    load.point_at(doors.otlp);
+    let exports: u64 = load.finish().await.iter().sum();
+    doors.api.until_visible().await;
+    let rows = exports * ROWS_PER_TRACE;
+    assert_eq!(doors.api.row("SELECT count(*), count(DISTINCT row_id) FROM calls").await, [rows, rows]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_is_visible_soon_after_it_is_acknowledged() {
+    let sandbox = Sandbox::start_with(|config| config.settle.after = Time(Duration::from_secs(60))).await;
+    let mut client = sandbox.client().await;
+    let mut longest = Duration::ZERO;
+    for number in 1..=20 {
+        let span = tool_span("visible", number, 0, now_ns(), 1_000_000);
+        client.export(TRACES, &request("shop", vec![span]).encode_to_vec()).await;
+        let acknowledged = Instant::now();
+        until(VISIBLE_LIMIT, "an acknowledged row is visible", async || {
+            (sandbox.api.number("SELECT count(*) FROM tool_calls").await as u64 == number).then_some(())
+        })
+        .await;
+        longest = longest.max(acknowledged.elapsed());
+    }
+    writeln!(std::io::stderr(), "an acknowledged row was visible after at most {longest:?}").unwrap();
+    sandbox.stop().await;
+}
+
+/// Scenario: rows are counted again and again while exports come in and commits move rows from the live ones into the
+/// lake. Guarantees: every answer holds whole exports, each row once, and never less than the one before.
+#[tokio::test(flavor = "multi_thread")]
+async fn counts_never_drop_or_double_while_commits_happen() {
+    let sandbox = Sandbox::start_with(|config| {
+        config.settle.after = Time(Duration::from_millis(300));
+        config.lake.commit_interval = Time(Duration::from_millis(20));
+    })
+    .await;
+    let load = Load::start(CLIENTS, now_ns());
+    load.point_at(sandbox.otlp);
+    let mut before = 0;
+    until(LIMIT, "a dozen commits have happened", async || {
+        let query = "SELECT count(*), count(DISTINCT row_id), count(*) FILTER (WHERE tool_name = 'charge') FROM calls";
+        let answer = sandbox.api.row(query).await;
+        let [rows, distinct, charges] = [0, 1, 2].map(|column: usize| answer[column].as_u64().unwrap());
+        assert_eq!(rows, distinct);
+        assert_eq!(rows % ROWS_PER_TRACE, 0, "whole exports");
+        assert_eq!(charges * ROWS_PER_TRACE, rows * 3, "whole exports");
+        assert!(rows >= before, "{rows} after {before}");
+        assert!(rows <= load.begun() * ROWS_PER_TRACE, "{rows} of {} exports", load.begun());
+        before = rows;
+        let status = sandbox.api.status().await.ingest;
+        (status.counters["toolgauge_commits_total"] >= 12 && before > 0).then_some(())
+    })
+    .await;
+    let exports: u64 = load.finish().await.iter().sum();
+    sandbox.until_committed().await;
+    let rows = exports * ROWS_PER_TRACE;
+    assert_eq!(sandbox.api.row("SELECT count(*), count(DISTINCT row_id) FROM calls").await, [rows, rows]);
+    sandbox.stop().await;
+}
