@@ -70,8 +70,9 @@ impl Template {
             let tool = TOOLS[i * 7 % TOOLS.len()];
             let mut trace_id = [0xA5; 16];
             trace_id[..8].copy_from_slice(&((i / TRACE_SPANS) as u64).to_be_bytes());
-            let mut span_id = [0x5A; 8];
-            span_id[..4].copy_from_slice(&(i as u32 + 1).to_be_bytes());
+            // No number can make the mark appear twice.
+            let mut span_id = [0x5A, 0x5A, 0x5A, 0x5B, 0, 0, 0, 0];
+            span_id[4..].copy_from_slice(&(i as u32 + 1).to_be_bytes());
             let failed = i % 33 == 0;
             let mut attributes = vec![
                 text("gen_ai.operation.name", "execute_tool"),
@@ -116,7 +117,7 @@ impl Template {
             .into_iter()
             .map(|at| (at - 8, u64::from_be_bytes(bytes[at - 8..at].try_into().unwrap_or_default())))
             .collect();
-        let spans = find(&[0x5A; 4]).into_iter().map(|at| at - 4).collect();
+        let spans = find(&[0x5A, 0x5A, 0x5A, 0x5B]);
         let calls = find(b"CALLID").into_iter().collect();
         let times = find(&0x1111_1111_1111_1111u64.to_le_bytes()).into_iter().collect();
         Self { bytes, traces, spans, calls, times }
@@ -330,5 +331,7 @@ pub(crate) fn serve(
     let mut lines = BufReader::new(out).lines();
     let grpc = lines.next().ok_or("no address")??.split_whitespace().last().ok_or("no address")?.parse()?;
     let http = lines.next().ok_or("no address")??.rsplit('/').next().ok_or("no address")?.parse()?;
+    // The last line; a closed pipe would end the server.
+    lines.next().ok_or("no data folder")??;
     Ok((process, grpc, http))
 }
