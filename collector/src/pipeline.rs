@@ -354,7 +354,6 @@ impl Collector {
             in_flight: None,
             last_commit: Instant::now(),
             last_publish: Instant::now(),
-            published: WalPosition(0),
             commits: 0,
             commit_seconds: Duration::ZERO,
             wal: wal.clone(),
@@ -459,7 +458,6 @@ struct Folder {
     in_flight: Option<CommitMarks>,
     last_commit: Instant,
     last_publish: Instant,
-    published: WalPosition,
     commits: u64,
     commit_seconds: Duration,
     wal: WalHandle,
@@ -569,7 +567,7 @@ impl Folder {
     fn publish(&mut self) -> Result<(), ArrowError> {
         self.last_publish = Instant::now();
         let live = self.fold.view()?;
-        self.published = live.position;
+        let visible = live.position.0;
         self.lake.view.store(Arc::new(view_of(live, &self.committed)));
         let rows = self.fold.live();
         let counts = rows.counts();
@@ -594,7 +592,7 @@ impl Folder {
             Table::ALL.iter().map(|table| (table.name().to_owned(), values[*table as usize])).collect()
         };
         let mut status = self.lake.status.lock().unwrap_or_else(PoisonError::into_inner);
-        status.wal_visible = self.published.0;
+        status.wal_visible = visible;
         status.wal_settled = rows.settled_position().0;
         status.wal_committed = self.committed.up_to[Table::Calls as usize].0;
         status.live_rows = rows.live_rows();

@@ -30,7 +30,8 @@ fn micros(values: impl Iterator<Item = Option<UnixMicros>>) -> ArrayRef {
     Arc::new(TimestampMicrosecondArray::from_iter(values.map(|value| value.map(|at| at.0))).with_timezone("UTC"))
 }
 
-type ArrivalKey = (UnixMicros, Option<(String, Option<String>)>);
+/// Key of a sum in `arrivals`: minute, and tenant and service unless it is the heartbeat.
+pub(crate) type ArrivalKey = (UnixMicros, Option<(String, Option<String>)>);
 
 /// Rows of `arrivals`; `None` if there is none.
 pub(crate) fn arrivals<'a>(

@@ -35,7 +35,7 @@ use toolgauge_proto::time::UnixMicros;
 
 use crate::dedup::SeenRows;
 use crate::recognise::{ArrivalSums, CallColumns, FrameInfo, GroupKey, Quarantined, Recogniser, RowSink};
-use crate::side_tables;
+use crate::side_tables::{self, ArrivalKey};
 use decided::Block;
 use groups::Groups;
 
@@ -105,9 +105,6 @@ struct FrameRows {
     /// Group of each link.
     links: Vec<u32>,
 }
-
-/// Key of a sum in `arrivals`: minute, and tenant and service unless it is the heartbeat.
-type ArrivalKey = (UnixMicros, Option<(String, Option<String>)>);
 
 /// What the live rows have counted, since the start.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

@@ -18,7 +18,7 @@ mod value;
 
 use std::borrow::Cow;
 
-use toolgauge_analytics::settle::{Facts, Link};
+use toolgauge_analytics::settle::{Facts, Link, NO_THRESHOLD};
 use toolgauge_proto::call::{CostSource, ErrorClass, Kind, Outcome, Signal};
 use toolgauge_proto::id::{RowId, SpanId, TraceId, WalPosition};
 use toolgauge_proto::otlp::{
@@ -35,8 +35,6 @@ pub use convention::{ConventionError, Conventions};
 const WORD_BYTES_MAX: usize = 256;
 /// Longest id that is kept, in bytes; longer ones are cut and counted.
 const TEXT_BYTES_MAX: usize = 1_024;
-/// `Facts::threshold` of a span without a sampling threshold.
-const NO_THRESHOLD: u64 = u64::MAX;
 /// `SpanFlags`: bit 8 says that bit 9 is known, bit 9 that the parent is remote (opentelemetry-proto, trace.proto).
 const FLAG_PARENT_IS_REMOTE: u32 = 0x300;
 
