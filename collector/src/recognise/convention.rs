@@ -184,6 +184,56 @@ pub(crate) struct Rule {
     pub(crate) none: Vec<Condition>,
     pub(crate) failed: Vec<Condition>,
     pub(crate) fields: [Vec<Source>; FIELDS],
+    read: ReadBySlot,
+}
+
+/// Which fields an attribute may give, so that a record costs as many looks as it has attributes, not as the rule has
+/// sources.
+#[derive(Debug, Clone, Default)]
+struct ReadBySlot {
+    /// By slot: which of the reads belong to it.
+    ranges: Vec<(u16, u16)>,
+    /// Field, and its preference for this source; 0 is the first.
+    reads: Vec<(u8, u8)>,
+    /// Sources that are not attributes: field, preference.
+    others: Vec<(u8, u8)>,
+}
+
+impl ReadBySlot {
+    fn new(fields: &[Vec<Source>; FIELDS], slots: usize) -> Self {
+        let mut by_slot: Vec<Vec<(u8, u8)>> = vec![Vec::new(); slots];
+        let mut read = Self::default();
+        for (field, sources) in fields.iter().enumerate() {
+            for (preference, source) in sources.iter().enumerate().take(usize::from(u8::MAX)) {
+                let entry = (field as u8, preference as u8);
+                match source {
+                    Source::Attribute(slot) => by_slot[usize::from(*slot)].push(entry),
+                    Source::NameAfter(_) => read.others.push(entry),
+                }
+            }
+        }
+        for reads in by_slot {
+            let from = read.reads.len() as u16;
+            read.reads.extend(reads);
+            read.ranges.push((from, read.reads.len() as u16));
+        }
+        read
+    }
+}
+
+impl Rule {
+    /// Fields that the attribute of this slot may give, with their preference for it; 0 is the first.
+    #[inline]
+    pub(crate) fn reads(&self, slot: Slot) -> &[(u8, u8)] {
+        let range = self.read.ranges.get(usize::from(slot)).copied().unwrap_or_default();
+        &self.read.reads[usize::from(range.0)..usize::from(range.1)]
+    }
+
+    /// Fields with a source that is not an attribute, with their preference for it.
+    #[inline]
+    pub(crate) fn other_reads(&self) -> &[(u8, u8)] {
+        &self.read.others
+    }
 }
 
 /// All conventions, compiled.
@@ -192,9 +242,56 @@ pub struct Conventions {
     pub(crate) rules: Vec<Rule>,
     keys: Vec<Vec<u8>>,
     index: HashTable<(u64, Slot)>,
+    candidates: Candidates,
+}
+
+/// Sets of rules, one bit a rule in their order: of a hundred rules only those are tried whose first attribute is there.
+#[derive(Debug, Default)]
+struct Candidates {
+    /// Words of a set.
+    words: usize,
+    /// One set a slot: the rules whose first attribute condition is on it.
+    by_slot: Vec<u64>,
+    /// The rules without an attribute condition.
+    always: Vec<u64>,
+}
+
+impl Candidates {
+    fn new(rules: &[Rule], slots: usize) -> Self {
+        let words = rules.len().div_ceil(64);
+        let mut candidates = Self { words, by_slot: vec![0; slots * words], always: vec![0; words] };
+        for (number, rule) in rules.iter().enumerate() {
+            let slot = rule.all.iter().find_map(|condition| match condition {
+                Condition::Attribute(slot, _) => Some(usize::from(*slot)),
+                _ => None,
+            });
+            let set = match slot {
+                Some(slot) => &mut candidates.by_slot[slot * words..(slot + 1) * words],
+                None => &mut candidates.always[..],
+            };
+            set[number / 64] |= 1 << (number % 64);
+        }
+        candidates
+    }
 }
 
 impl Conventions {
+    /// The rules whose first attribute condition is on one of these slots, and those without such a condition, in
+    /// their order.
+    #[inline]
+    pub(crate) fn candidates(&self, slots: impl Iterator<Item = Slot> + Clone) -> impl Iterator<Item = &Rule> {
+        let Candidates { words, by_slot, always } = &self.candidates;
+        (0..*words).flat_map(move |word| {
+            let sets = slots.clone().filter_map(move |slot| by_slot.get(usize::from(slot) * words + word));
+            let mut left = sets.fold(always[word], |all, set| all | set);
+            std::iter::from_fn(move || {
+                let bit = (left != 0).then(|| left.trailing_zeros() as usize)?;
+                left &= left - 1;
+                self.rules.get(word * 64 + bit)
+            })
+        })
+    }
+
     /// The conventions that come with Toolgauge.
     ///
     /// # Errors
@@ -208,7 +305,8 @@ impl Conventions {
     /// # Errors
     /// If one cannot be read, with what is wrong and what to write instead.
     pub fn compile(texts: &[&str]) -> Result<Self, ConventionError> {
-        let mut compiled = Self { rules: Vec::new(), keys: Vec::new(), index: HashTable::new() };
+        let mut compiled =
+            Self { rules: Vec::new(), keys: Vec::new(), index: HashTable::new(), candidates: Candidates::default() };
         for (number, text) in texts.iter().enumerate() {
             let raw: RawConvention =
                 toml::from_str(text).map_err(|source| ConventionError::Unreadable { number: number + 1, source })?;
@@ -216,6 +314,7 @@ impl Conventions {
                 compiled.add(&raw, rule + 1, raw_rule)?;
             }
         }
+        compiled.candidates = Candidates::new(&compiled.rules, compiled.keys.len());
         Ok(compiled)
     }
 
@@ -275,6 +374,7 @@ impl Conventions {
             all,
             none,
             failed,
+            read: ReadBySlot::new(&fields, self.keys.len()),
             fields,
         });
         Ok(())

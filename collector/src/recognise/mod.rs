@@ -8,6 +8,7 @@
 //! A value that cannot be read costs its column a null and a count, never the row. A record whose identity or times
 //! make no sense is quarantined with the reason; nothing else of its export is lost.
 
+mod attributes;
 mod columns;
 mod convention;
 mod decimal;
@@ -22,11 +23,12 @@ use toolgauge_analytics::settle::{Facts, Link, NO_THRESHOLD};
 use toolgauge_proto::call::{CostSource, ErrorClass, Kind, Outcome, Signal};
 use toolgauge_proto::id::{RowId, SpanId, TraceId, WalPosition};
 use toolgauge_proto::otlp::{
-    AnyValueView, Events, KeyValueView, LogRecordView, LogsView, ResourceView, SpanView, TracesView,
+    AnyValueView, Events, LogRecordView, LogsView, ResourceView, SpanView, TracesView,
 };
 use toolgauge_proto::time::UnixMicros;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128_with_seed};
 
+use attributes::Attributes;
 pub(crate) use columns::{CallColumns, NULL_WORD};
 use convention::{Condition, FIELDS, Field, Rule, Slot, Source};
 pub use convention::{ConventionError, Conventions};
@@ -185,14 +187,10 @@ struct ServiceSlots {
     environment: [Slot; 2],
 }
 
-type Values<'a> = Vec<Option<AnyValueView<'a>>>;
-
-/// The resource and scope of the record at hand, and what of them is written into rows.
+/// What the resource of the record at hand gives to its rows.
 struct Origin<'a, 'f> {
     frame: FrameInfo<'f>,
     tenant_seed: u64,
-    resource: Values<'a>,
-    scope: Values<'a>,
     service_name: Option<Cow<'a, str>>,
     service_version: Option<Cow<'a, str>>,
     environment: Option<Cow<'a, str>>,
@@ -213,7 +211,7 @@ struct OriginKeys {
 /// A span or a log record, as rules look at it.
 struct Record<'r, 'a> {
     signal: Signal,
-    values: &'r Values<'a>,
+    attributes: &'r Attributes<'a>,
     name: &'a [u8],
     span_kind: i32,
     status_error: bool,
@@ -246,18 +244,15 @@ impl Recogniser {
 
     /// Recognises the calls of one `ExportTraceServiceRequest`; the doors have checked that it is one.
     pub(crate) fn traces(&self, frame: FrameInfo<'_>, body: &[u8], sink: &mut impl RowSink) {
-        let mut values: Values<'_> = vec![None; self.conventions.slots()];
-        let mut touched = Vec::with_capacity(32);
+        let mut attributes = Attributes::new(self.conventions.slots());
         for resource in TracesView::trusted(body).resource_spans() {
-            let mut origin = self.origin(frame, resource.resource());
+            attributes.begin_resource(&self.conventions, resource.resource().attributes());
+            let mut origin = self.origin(frame, resource.resource(), &attributes);
             for scope in resource.scope_spans() {
-                origin.scope = self.fill_all(scope.scope().attributes());
+                attributes.begin_scope(&self.conventions, scope.scope().attributes());
                 for span in scope.spans() {
-                    for slot in touched.drain(..) {
-                        values[usize::from(slot)] = None;
-                    }
-                    self.fill(span.attributes(), &mut values, &mut touched);
-                    self.span(&mut origin, &span, &values, sink);
+                    attributes.begin_record(&self.conventions, span.attributes());
+                    self.span(&mut origin, &span, &attributes, sink);
                 }
             }
             sink.arrived(origin.service_name.as_deref(), &origin.sums);
@@ -266,29 +261,30 @@ impl Recogniser {
 
     /// Recognises the calls of one `ExportLogsServiceRequest`; the doors have checked that it is one.
     pub(crate) fn logs(&self, frame: FrameInfo<'_>, body: &[u8], sink: &mut impl RowSink) {
-        let mut values: Values<'_> = vec![None; self.conventions.slots()];
-        let mut touched = Vec::with_capacity(32);
+        let mut attributes = Attributes::new(self.conventions.slots());
         for resource in LogsView::trusted(body).resource_logs() {
-            let mut origin = self.origin(frame, resource.resource());
+            attributes.begin_resource(&self.conventions, resource.resource().attributes());
+            let mut origin = self.origin(frame, resource.resource(), &attributes);
             for scope in resource.scope_logs() {
-                origin.scope = self.fill_all(scope.scope().attributes());
+                attributes.begin_scope(&self.conventions, scope.scope().attributes());
                 origin.scope_hash = xxh3_64(scope.scope().raw());
                 for record in scope.log_records() {
-                    for slot in touched.drain(..) {
-                        values[usize::from(slot)] = None;
-                    }
-                    self.fill(record.attributes(), &mut values, &mut touched);
-                    self.log_record(&mut origin, &record, &values, sink);
+                    attributes.begin_record(&self.conventions, record.attributes());
+                    self.log_record(&mut origin, &record, &attributes, sink);
                 }
             }
             sink.arrived(origin.service_name.as_deref(), &origin.sums);
         }
     }
 
-    fn origin<'a, 'f>(&self, frame: FrameInfo<'f>, resource: ResourceView<'a>) -> Origin<'a, 'f> {
-        let values = self.fill_all(resource.attributes());
+    fn origin<'a, 'f>(
+        &self,
+        frame: FrameInfo<'f>,
+        resource: ResourceView<'a>,
+        attributes: &Attributes<'a>,
+    ) -> Origin<'a, 'f> {
         let mut unreadable = 0;
-        let mut word = |slot: Slot| value::text(values[usize::from(slot)].as_ref()?, WORD_BYTES_MAX, &mut unreadable);
+        let mut word = |slot: Slot| value::text(attributes.get(slot)?, WORD_BYTES_MAX, &mut unreadable);
         let service_name = word(self.service.name);
         let service_version = word(self.service.version);
         let environment = word(self.service.environment[0]).or_else(|| word(self.service.environment[1]));
@@ -300,47 +296,30 @@ impl Recogniser {
             environment,
             resource_hash: xxh3_64(resource.raw()),
             scope_hash: 0,
-            scope: vec![None; values.len()],
-            resource: values,
             sums: ArrivalSums { requests: 1, unreadable, ..ArrivalSums::default() },
             keys: None,
         }
     }
 
-    fn fill_all<'a>(&self, attributes: impl Iterator<Item = KeyValueView<'a>>) -> Values<'a> {
-        let mut values = vec![None; self.conventions.slots()];
-        self.fill(attributes, &mut values, &mut Vec::new());
-        values
-    }
-
-    #[inline]
-    fn fill<'a>(
-        &self,
-        attributes: impl Iterator<Item = KeyValueView<'a>>,
-        values: &mut Values<'a>,
-        touched: &mut Vec<Slot>,
-    ) {
-        for attribute in attributes {
-            if let Some(slot) = self.conventions.slot(attribute.key) {
-                values[usize::from(slot)] = Some(attribute.value);
-                touched.push(slot);
-            }
-        }
-    }
-
-    fn rule(&self, origin: &Origin<'_, '_>, record: &Record<'_, '_>) -> Option<&Rule> {
-        self.conventions.rules.iter().find(|rule| {
+    fn rule(&self, record: &Record<'_, '_>) -> Option<&Rule> {
+        self.conventions.candidates(record.attributes.slots()).find(|rule| {
             rule.signal == record.signal
-                && rule.all.iter().all(|condition| holds(condition, origin, record))
-                && !rule.none.iter().any(|condition| holds(condition, origin, record))
+                && rule.all.iter().all(|condition| holds(condition, record))
+                && !rule.none.iter().any(|condition| holds(condition, record))
         })
     }
 
-    fn span<'a>(&self, origin: &mut Origin<'a, '_>, span: &SpanView<'a>, values: &Values<'a>, sink: &mut impl RowSink) {
+    fn span<'a>(
+        &self,
+        origin: &mut Origin<'a, '_>,
+        span: &SpanView<'a>,
+        attributes: &Attributes<'a>,
+        sink: &mut impl RowSink,
+    ) {
         origin.sums.spans += 1;
         let record = Record {
             signal: Signal::Span,
-            values,
+            attributes,
             name: span.name,
             span_kind: span.kind,
             status_error: span.status.code == STATUS_CODE_ERROR,
@@ -355,7 +334,7 @@ impl Recogniser {
             value::threshold(span.trace_state).unwrap_or(NO_THRESHOLD)
         };
         let remote_parent = span.flags & FLAG_PARENT_IS_REMOTE == FLAG_PARENT_IS_REMOTE;
-        let rule = self.rule(origin, &record);
+        let rule = self.rule(&record);
         if let (Some(trace_id), Some(span_id)) = (trace_id, span_id)
             && (rule.is_none() || remote_parent)
         {
@@ -404,7 +383,7 @@ impl Recogniser {
         &self,
         origin: &mut Origin<'a, '_>,
         log: &LogRecordView<'a>,
-        values: &Values<'a>,
+        attributes: &Attributes<'a>,
         sink: &mut impl RowSink,
     ) {
         origin.sums.log_records += 1;
@@ -412,14 +391,14 @@ impl Recogniser {
             AnyValueView::String(text) if !text.is_empty() => Some(*text),
             _ => None,
         };
-        let event = values[usize::from(self.event_name)].as_ref().and_then(text);
+        let event = attributes.get(self.event_name).and_then(text);
         let event = event.or_else(|| (!log.event_name.is_empty()).then_some(log.event_name));
         let event = event.or_else(|| text(&log.body));
-        let record = Record { signal: Signal::Log, values, name: &[], span_kind: 0, status_error: false, event };
-        let Some(rule) = self.rule(origin, &record) else { return };
+        let record = Record { signal: Signal::Log, attributes, name: &[], span_kind: 0, status_error: false, event };
+        let Some(rule) = self.rule(&record) else { return };
         let end = if log.time_unix_nano == 0 { log.observed_time_unix_nano } else { log.time_unix_nano };
         let mut unreadable = 0;
-        let duration_ms = first(&rule.fields[Field::DurationMs as usize], origin, &record)
+        let duration_ms = first(&rule.fields[Field::DurationMs as usize], &record)
             .and_then(|value| value::float(value, &mut unreadable).filter(|ms| (0.0..=1e12).contains(ms)));
         origin.sums.unreadable += unreadable;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded above")]
@@ -476,7 +455,7 @@ impl Recogniser {
     ) {
         origin.sums.quarantined += 1;
         let mut unreadable = 0;
-        let tool_name = first(&rule.fields[Field::ToolName as usize], origin, record)
+        let tool_name = first(&rule.fields[Field::ToolName as usize], record)
             .and_then(|value| value::text(&value, WORD_BYTES_MAX, &mut unreadable))
             .map(Cow::into_owned);
         let micros = |ns: u64| i64::try_from(ns).ok().map(|ns| UnixMicros(ns.div_euclid(1_000)));
@@ -508,11 +487,9 @@ impl Recogniser {
         sink: &mut impl RowSink,
     ) {
         let mut bad = 0;
-        // One lookup of each field that any rule of this convention places; most are absent.
-        let found: [Option<AnyValueView<'a>>; FIELDS] =
-            std::array::from_fn(|field| first(&rule.fields[field], origin, record));
+        let found = fields(rule, record);
         let get = |field: Field| found[field as usize].as_ref();
-        let failed = rule.failed.iter().any(|condition| holds(condition, origin, record));
+        let failed = rule.failed.iter().any(|condition| holds(condition, record));
 
         let block = sink.block_number();
         let columns = sink.columns();
@@ -646,7 +623,7 @@ impl Recogniser {
                 columns.error_message.set(row, &message);
                 text_bytes += message.len();
             }
-            if let Some(kept) = self.kept_attributes(origin, record) {
+            if let Some(kept) = self.kept_attributes(record) {
                 columns.attributes.set(row, &kept);
                 text_bytes += kept.len();
             }
@@ -694,13 +671,13 @@ impl Recogniser {
         sink.row(group, facts);
     }
 
-    fn kept_attributes(&self, origin: &Origin<'_, '_>, record: &Record<'_, '_>) -> Option<String> {
+    fn kept_attributes(&self, record: &Record<'_, '_>) -> Option<String> {
         let mut bad = 0;
         let kept: serde_json::Map<_, _> = self
             .kept
             .iter()
             .filter_map(|(slot, key)| {
-                let text = value::text(attribute(*slot, origin, record)?, TEXT_BYTES_MAX, &mut bad)?;
+                let text = value::text(record.attributes.get(*slot)?, TEXT_BYTES_MAX, &mut bad)?;
                 Some((key.clone(), serde_json::Value::String(failure::redact(&text))))
             })
             .collect();
@@ -766,36 +743,50 @@ impl std::fmt::Display for Hex<'_> {
     }
 }
 
-/// The value of an attribute: of the record, else of its scope, else of its resource; `None` if it says nothing.
-#[inline]
-fn attribute<'r, 'a>(
-    slot: Slot,
-    origin: &'r Origin<'a, '_>,
-    record: &'r Record<'_, 'a>,
-) -> Option<&'r AnyValueView<'a>> {
-    let slot = usize::from(slot);
-    let own = record.values[slot].as_ref();
-    let value = own.or_else(|| origin.scope[slot].as_ref()).or_else(|| origin.resource[slot].as_ref());
-    value.filter(|value| !value::is_empty(value))
+/// The first source that holds a value that says something.
+fn first<'a>(sources: &[Source], record: &Record<'_, 'a>) -> Option<AnyValueView<'a>> {
+    sources.iter().find_map(|source| of_source(source, record))
 }
 
-/// The first source that holds a value that says something.
 #[inline]
-fn first<'a>(sources: &[Source], origin: &Origin<'a, '_>, record: &Record<'_, 'a>) -> Option<AnyValueView<'a>> {
-    sources.iter().find_map(|source| match source {
-        Source::Attribute(slot) => attribute(*slot, origin, record).copied(),
+fn of_source<'a>(source: &Source, record: &Record<'_, 'a>) -> Option<AnyValueView<'a>> {
+    match source {
+        Source::Attribute(slot) => record.attributes.get(*slot).copied(),
         Source::NameAfter(prefix) => {
             let at = record.name.windows(prefix.len()).position(|window| window == prefix)?;
             let rest = &record.name[at + prefix.len()..];
             (!rest.is_empty()).then_some(AnyValueView::String(rest))
         }
-    })
+    }
+}
+
+/// Every field that the record says, each from the source that the rule prefers.
+#[inline]
+fn fields<'a>(rule: &Rule, record: &Record<'_, 'a>) -> [Option<AnyValueView<'a>>; FIELDS] {
+    let mut found = [None; FIELDS];
+    let mut preferences = [u8::MAX; FIELDS];
+    let mut take = |(field, preference): (u8, u8), value: Option<AnyValueView<'a>>| {
+        let field = usize::from(field);
+        if preference < preferences[field] && value.is_some() {
+            preferences[field] = preference;
+            found[field] = value;
+        }
+    };
+    for slot in record.attributes.slots() {
+        for read in rule.reads(slot) {
+            take(*read, record.attributes.get(slot).copied());
+        }
+    }
+    for read in rule.other_reads() {
+        take(*read, of_source(&rule.fields[usize::from(read.0)][usize::from(read.1)], record));
+    }
+    found
 }
 
 #[inline]
-fn holds(condition: &Condition, origin: &Origin<'_, '_>, record: &Record<'_, '_>) -> bool {
+fn holds(condition: &Condition, record: &Record<'_, '_>) -> bool {
     match condition {
-        Condition::Attribute(slot, words) => attribute(*slot, origin, record).is_some_and(|value| match words {
+        Condition::Attribute(slot, words) => record.attributes.get(*slot).is_some_and(|value| match words {
             None => true,
             Some(words) => match value {
                 AnyValueView::String(text) => words.iter().any(|word| word == text),
