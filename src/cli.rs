@@ -215,11 +215,8 @@ fn run_server(config: &Config) -> Result<(), Failure> {
         // Before it says that it serves: from then on, a signal must find somebody who stops in order.
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let server = Server::start(config).await?;
-        let mut out = std::io::stdout();
-        writeln!(out, "OTLP/gRPC  {}", server.otlp_grpc)?;
-        writeln!(out, "HTTP API   http://{}", server.http)?;
-        writeln!(out, "data       {}", config.data.display())?;
-        out.flush()?;
+        // Nobody need read it: a server whose output is closed serves on.
+        let _unread = announce(&server, config);
         let failed = tokio::select! {
             // Cancel-safe: a signal that comes later ends the process, which is wanted.
             _ = tokio::signal::ctrl_c() => None,
@@ -234,6 +231,15 @@ fn run_server(config: &Config) -> Result<(), Failure> {
             None => Ok(()),
         }
     })
+}
+
+/// Says where the doors are.
+fn announce(server: &Server, config: &Config) -> std::io::Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "OTLP/gRPC  {}", server.otlp_grpc)?;
+    writeln!(out, "HTTP API   http://{}", server.http)?;
+    writeln!(out, "data       {}", config.data.display())?;
+    out.flush()
 }
 
 /// Sends a request and reads the answer, or the problem document.
