@@ -351,7 +351,8 @@ impl DeltaWriter {
             .collect::<Result<_, _>>()
             .map_err(|e| LakeError::other(self.table, "project rows of", e))?;
         let schema: SchemaRef = stripped.first().map_or_else(|| self.table.live_schema(), RecordBatch::schema);
-        let bytes = parquet::encode(&schema, &stripped).map_err(|e| LakeError::other(self.table, "encode", e))?;
+        let bytes = parquet::encode(&schema, &stripped, statistics_columns(self.table))
+            .map_err(|e| LakeError::other(self.table, "encode", e))?;
         let size = bytes.len() as i64;
         let full = Path::from(format!("{}/{path}", self.table.name()));
         self.store

@@ -34,18 +34,25 @@ const NO_DICTIONARY: &[&str] = &[
     "detail",
 ];
 
-/// The bytes of one file.
+/// The bytes of one file. Of the columns named, readers get the bounds of each page, to skip pages by.
 ///
 /// # Errors
 /// If the encoder fails, which good batches of one schema never make it.
-pub(crate) fn encode(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>, ParquetError> {
+pub(crate) fn encode(
+    schema: &SchemaRef,
+    batches: &[RecordBatch],
+    statistics_columns: &[&str],
+) -> Result<Vec<u8>, ParquetError> {
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
     let compression =
         if rows < ZSTD_ROWS_MIN { Compression::LZ4_RAW } else { Compression::ZSTD(ZstdLevel::try_new(1)?) };
     let mut properties = WriterProperties::builder()
         .set_compression(compression)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_statistics_enabled(EnabledStatistics::Page);
+        .set_statistics_enabled(EnabledStatistics::None);
+    for column in statistics_columns {
+        properties = properties.set_column_statistics_enabled(ColumnPath::from(*column), EnabledStatistics::Page);
+    }
     for column in NO_DICTIONARY {
         properties = properties.set_column_dictionary_enabled(ColumnPath::from(*column), false);
     }
