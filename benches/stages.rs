@@ -1,11 +1,12 @@
 //! What each stage behind the log costs for a row, in one thread: `./dev bench stages`.
 //!
-//! Prints nanoseconds per row and the share of each stage; the file system is in memory, so that no sync is measured.
+//! Prints nanoseconds of CPU per row and the share of each stage; the file system is in memory, so that no sync is
+//! measured. CPU time and not the clock's: others may be at work on the machine.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use toolgauge_collector::export::{Export, ExportEncoding, ExportSignal};
 use toolgauge_collector::fs::real::RealFs;
@@ -21,6 +22,15 @@ mod load;
 /// Exports between two commits: about the rows of one commit of the server.
 const EXPORTS: u64 = 256;
 const ROUNDS: u64 = 6;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What this thread has spent on a processor (proc(5), schedstat).
+fn on_cpu() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(text.split_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or_default())
+}
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -51,27 +61,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut apply = |fold: &mut Fold, content, late_us| -> Result<Duration, Box<dyn std::error::Error>> {
             position += 1;
             let receive_time = UnixMicros(start + late_us + position as i64);
-            let began = Instant::now();
+            let began = on_cpu();
             fold.apply(&Frame { position: WalPosition(position), receive_time, content })?;
-            Ok(began.elapsed())
+            Ok(on_cpu().saturating_sub(began))
         };
         let at = round as i64 * 2_000_000;
         for (i, export) in exports.into_iter().enumerate() {
             took[0] += apply(&mut fold, FrameContent::Export(export), at)?;
             if i % 32 == 31 {
-                let began = Instant::now();
+                let began = on_cpu();
                 let _view = fold.view()?;
-                took[1] += began.elapsed();
+                took[1] += on_cpu().saturating_sub(began);
             }
         }
         took[2] += apply(&mut fold, FrameContent::Tick, at + 1_500_000)?;
-        let began = Instant::now();
+        let began = on_cpu();
         let Some((commit, marks)) = fold.begin_commit()? else { return Err("nothing settled".into()) };
-        took[2] += began.elapsed();
-        let began = Instant::now();
+        took[2] += on_cpu().saturating_sub(began);
+        let began = on_cpu();
         tables.commit(&commit)?;
         let _committed = tables.committed()?;
-        took[3] += began.elapsed();
+        took[3] += on_cpu().saturating_sub(began);
         fold.end_commit(marks);
         // The first round grows the buffers.
         if round > 0 {

@@ -41,6 +41,8 @@ mod views;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use toolgauge_proto::call::{Kind, Layer, Signal};
 use toolgauge_proto::id::RowId;
 
@@ -170,8 +172,8 @@ impl Decision {
 pub struct Row {
     /// What is known of it.
     pub facts: Facts,
-    /// What was decided of it when it settled.
-    pub frozen: Option<Decision>,
+    /// What was decided of it when it settled. Shared, since nearly all rows are decided alike.
+    pub frozen: Option<Arc<Decision>>,
 }
 
 impl Row {
@@ -222,7 +224,7 @@ impl Decider {
     pub fn decide(&mut self, rows: &[Row], links: &[Link], settle_ns: i64, out: &mut Vec<Decision>) {
         out.clear();
         out.extend(rows.iter().map(|row| match &row.frozen {
-            Some(frozen) => frozen.clone(),
+            Some(frozen) => Decision::clone(frozen),
             None => Decision::alone(&row.facts),
         }));
         // The usual group ends here, before any scratch space is touched.

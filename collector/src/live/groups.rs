@@ -1,6 +1,7 @@
 //! The rows and links of each trace (or session), as deciding wants them.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use hashbrown::HashTable;
 use toolgauge_analytics::settle::{Decision, Facts, Link, Row};
@@ -14,6 +15,8 @@ pub(super) struct Groups {
     slab: Vec<Group>,
     free: Vec<u32>,
     last: Option<(GroupKey, u32)>,
+    /// The decision that was frozen last: most are the same.
+    alike: Option<Arc<Decision>>,
 }
 
 #[derive(Debug)]
@@ -149,7 +152,8 @@ impl Groups {
         let from = rows.partition_point(|row| row.facts.seq < seqs.start);
         let to = rows.partition_point(|row| row.facts.seq < seqs.end);
         for (row, decision) in rows[from..to].iter_mut().zip(&decisions[from..to]) {
-            row.frozen = Some(decision.clone());
+            let shared = self.alike.as_ref().filter(|alike| ***alike == *decision).map(Arc::clone);
+            row.frozen = Some(shared.unwrap_or_else(|| Arc::clone(self.alike.insert(Arc::new(decision.clone())))));
         }
         group.frozen += to - from;
         from..to

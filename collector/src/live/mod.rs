@@ -68,7 +68,8 @@ impl Default for LiveSettings {
             younger_bytes_max: 256 << 20,
             remember_us: 15 * 60 * 1_000_000,
             remember_rows_max: 250_000,
-            seen_rows_max: 4_000_000,
+            // Two tables that are full when they have 2^21 places.
+            seen_rows_max: 2 * (7 << 18),
         }
     }
 }

@@ -5,6 +5,9 @@ use toolgauge_proto::otlp::{AnyValueView, KeyValueView};
 use super::convention::{Conventions, Slot};
 use super::value;
 
+/// Places whose keys are remembered; records have about ten attributes.
+const EXPECTED_MAX: usize = 128;
+
 /// The attributes that conventions know: those of the resource, under those of the scope, under those of the record.
 /// A value that says nothing hides the one under it and counts as absent.
 #[derive(Debug)]
@@ -18,6 +21,8 @@ pub(super) struct Attributes<'a> {
     /// Slots that the record fills.
     own_slots: Vec<Slot>,
     scope_has_any: bool,
+    /// Keys of the last record with their slots, by place: the next record usually has the same in the same order.
+    expected: Vec<(&'a [u8], Option<Slot>)>,
 }
 
 impl<'a> Attributes<'a> {
@@ -30,6 +35,7 @@ impl<'a> Attributes<'a> {
             inherited_slots: Vec::new(),
             own_slots: Vec::with_capacity(32),
             scope_has_any: false,
+            expected: Vec::with_capacity(32),
         }
     }
 
@@ -83,11 +89,27 @@ impl<'a> Attributes<'a> {
         for slot in self.own_slots.drain(..) {
             self.values[usize::from(slot)] = self.inherited[usize::from(slot)];
         }
-        for attribute in attributes {
-            if let Some((slot, value)) = read(conventions, &attribute) {
-                self.values[usize::from(slot)] = value;
+        for (place, attribute) in attributes.enumerate() {
+            let slot = match self.expected.get(place) {
+                Some((key, slot)) if *key == attribute.key => *slot,
+                _ => {
+                    let slot = conventions.slot(attribute.key);
+                    self.expect(place, attribute.key, slot);
+                    slot
+                }
+            };
+            if let Some(slot) = slot {
+                self.values[usize::from(slot)] = said(&attribute);
                 self.own_slots.push(slot);
             }
+        }
+    }
+
+    fn expect(&mut self, place: usize, key: &'a [u8], slot: Option<Slot>) {
+        match self.expected.get_mut(place) {
+            Some(expected) => *expected = (key, slot),
+            None if place < EXPECTED_MAX => self.expected.push((key, slot)),
+            None => {}
         }
     }
 
@@ -113,5 +135,10 @@ impl<'a> Attributes<'a> {
 #[inline]
 fn read<'a>(conventions: &Conventions, attribute: &KeyValueView<'a>) -> Option<(Slot, Option<AnyValueView<'a>>)> {
     let slot = conventions.slot(attribute.key)?;
-    Some((slot, (!value::is_empty(&attribute.value)).then_some(attribute.value)))
+    Some((slot, said(attribute)))
+}
+
+#[inline]
+fn said<'a>(attribute: &KeyValueView<'a>) -> Option<AnyValueView<'a>> {
+    (!value::is_empty(&attribute.value)).then_some(attribute.value)
 }

@@ -26,44 +26,70 @@ pub(crate) const NULL_WORD: u16 = u16::MAX;
 /// Most rows of a block; dictionary keys are 16 bits wide.
 pub(crate) const BLOCK_ROWS_MAX: usize = 8_192;
 
+/// A word of a block: its key, and the hash of its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Word {
+    pub(crate) key: u16,
+    pub(crate) hash: u64,
+}
+
 /// A dictionary column.
 #[derive(Debug, Default)]
 pub(crate) struct WordColumn {
     keys: Vec<u16>,
     words: StringBuilder,
-    index: HashTable<(u64, u16)>,
-    last: Option<(Vec<u8>, u16)>,
+    index: HashTable<Word>,
+    last: Option<(Vec<u8>, Word)>,
 }
 
 impl WordColumn {
+    /// The word, if these bytes are one of this block: it was read and checked when it came first.
+    #[inline]
+    pub(crate) fn known(&mut self, word: &[u8]) -> Option<Word> {
+        if let Some((last, known)) = &self.last
+            && last == word
+        {
+            return Some(*known);
+        }
+        let known = self.find(xxh3_64(word), word)?;
+        self.remember(word, known);
+        Some(known)
+    }
+
+    /// The word in this block, a new one if need be.
+    pub(crate) fn word(&mut self, text: &str) -> Word {
+        if let Some(known) = self.known(text.as_bytes()) {
+            return known;
+        }
+        let key = u16::try_from(self.index.len()).unwrap_or(NULL_WORD);
+        let word = Word { key, hash: xxh3_64(text.as_bytes()) };
+        self.words.append_value(text);
+        self.index.insert_unique(word.hash, word, |word| word.hash);
+        self.remember(text.as_bytes(), word);
+        word
+    }
+
     /// The key of a word in this block.
     pub(crate) fn key(&mut self, word: &str) -> u16 {
-        if let Some((last, key)) = &self.last
-            && last == word.as_bytes()
-        {
-            return *key;
-        }
-        let hash = xxh3_64(word.as_bytes());
-        let words = &self.words;
+        self.word(word).key
+    }
+
+    #[inline]
+    fn find(&self, hash: u64, word: &[u8]) -> Option<Word> {
         let spelled = |key: u16| {
-            let offsets = words.offsets_slice();
+            let offsets = self.words.offsets_slice();
             let (from, to) = (offsets[usize::from(key)] as usize, offsets[usize::from(key) + 1] as usize);
-            &words.values_slice()[from..to]
+            &self.words.values_slice()[from..to]
         };
-        let found = self.index.find(hash, |(other, key)| *other == hash && spelled(*key) == word.as_bytes());
-        let key = if let Some((_, key)) = found {
-            *key
-        } else {
-            let key = u16::try_from(self.index.len()).unwrap_or(NULL_WORD);
-            self.words.append_value(word);
-            self.index.insert_unique(hash, (hash, key), |(hash, _)| *hash);
-            key
-        };
-        let last = self.last.get_or_insert_default();
+        self.index.find(hash, |other| other.hash == hash && spelled(other.key) == word).copied()
+    }
+
+    #[inline]
+    fn remember(&mut self, word: &[u8], known: Word) {
+        let last = self.last.get_or_insert_with(|| (Vec::new(), known));
         last.0.clear();
-        last.0.extend_from_slice(word.as_bytes());
-        last.1 = key;
-        key
+        last.0.extend_from_slice(word);
+        last.1 = known;
     }
 
     /// Writes the row's word, given its key.

@@ -22,14 +22,13 @@ use std::borrow::Cow;
 use toolgauge_analytics::settle::{Facts, Link, NO_THRESHOLD};
 use toolgauge_proto::call::{CostSource, ErrorClass, Kind, Outcome, Signal};
 use toolgauge_proto::id::{RowId, SpanId, TraceId, WalPosition};
-use toolgauge_proto::otlp::{
-    AnyValueView, Events, LogRecordView, LogsView, ResourceView, SpanView, TracesView,
-};
+use toolgauge_proto::otlp::{AnyValueView, Events, LogRecordView, LogsView, ResourceView, SpanView, TracesView};
 use toolgauge_proto::time::UnixMicros;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128_with_seed};
 
 use attributes::Attributes;
 pub(crate) use columns::{CallColumns, NULL_WORD};
+use columns::{Word, WordColumn};
 use convention::{Condition, FIELDS, Field, Rule, Slot, Source};
 pub use convention::{ConventionError, Conventions};
 
@@ -524,9 +523,9 @@ impl Recogniser {
         let mut server = 0;
         macro_rules! word {
             ($field:ident, $column:ident $(, $hash:ident)?) => {
-                if let Some(text) = get(Field::$field).and_then(|value| value::text(value, WORD_BYTES_MAX, &mut bad)) {
-                    columns.$column.set(row, &text);
-                    $($hash = hash_of(text.as_bytes());)?
+                if let Some(word) = get(Field::$field).and_then(|value| word_of(value, &mut columns.$column, &mut bad)) {
+                    columns.$column.set_key(row, word.key);
+                    $($hash = word.hash.max(1);)?
                 }
             };
         }
@@ -811,6 +810,17 @@ fn number(id: Option<SpanId>) -> u64 {
 /// A 64-bit hash that is not 0, which stands for "none".
 fn hash_of(bytes: &[u8]) -> u64 {
     xxh3_64(bytes).max(1)
+}
+
+/// The value as a word of this block. Most words are known already, and then nothing of them is looked at again.
+#[inline]
+fn word_of(value: &AnyValueView<'_>, column: &mut WordColumn, unreadable: &mut i64) -> Option<Word> {
+    if let AnyValueView::String(bytes) = value
+        && let Some(known) = column.known(bytes)
+    {
+        return Some(known);
+    }
+    Some(column.word(&value::text(value, WORD_BYTES_MAX, unreadable)?))
 }
 
 fn length(bytes: usize) -> i64 {

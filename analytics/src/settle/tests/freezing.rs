@@ -27,9 +27,9 @@ fn settle(facts: &[Facts], links: &[Link], frames: &[usize], lag: usize) -> Vec<
         assert_eq!(out.len(), rows.len());
         for ((row, decision), arrived) in rows.iter_mut().zip(&out).zip(&arrived) {
             if let Some(frozen) = &row.frozen {
-                assert_eq!(frozen, decision, "F-1");
+                assert_eq!(**frozen, *decision, "F-1");
             } else if arrived + lag <= frame {
-                row.frozen = Some(decision.clone());
+                row.frozen = Some(Arc::new(decision.clone()));
             }
         }
         check(&rows, &out);
@@ -153,7 +153,7 @@ fn freeze(rows: &mut [Row], links: &[Link], settled: &[usize]) {
     let mut out = Vec::new();
     Decider::default().decide(rows, links, SETTLE_NS, &mut out);
     for i in settled {
-        rows[*i].frozen = Some(out[*i].clone());
+        rows[*i].frozen = Some(Arc::new(out[*i].clone()));
     }
 }
 
