@@ -9,24 +9,23 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request};
 use http_body::Frame;
-use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsPartialSuccess, ExportMetricsServiceResponse};
 use prost::Message;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tower::Service;
 
-use super::inflate::{Compression, inflate};
+use super::Door;
+use super::inflate::Compression;
+use super::intake::{Format, Incoming, Taken};
 use super::message::MessageReader;
-use super::status::Fault;
-use super::{Door, off_runtime};
-use crate::export::{Export, ExportEncoding, ExportSignal, Sink};
+use super::status::{Fault, shortened};
+use crate::export::{ExportSignal, Sink};
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
@@ -36,10 +35,6 @@ const ACCEPTED_ENCODINGS: HeaderValue = HeaderValue::from_static("identity,gzip,
 
 /// A message of no bytes, framed: every full success, since `partial_success` must be unset in it.
 const SUCCESS: Bytes = Bytes::from_static(&[0; 5]);
-/// What a client is told about its metrics.
-pub(super) const METRICS_REFUSED: &str = "Toolgauge takes traces and logs; metric points are refused";
-/// Longest name of an unknown compression that is repeated to the client.
-const NAME_CHARS_MAX: usize = 64;
 
 /// Which of the three OTLP services.
 pub(super) trait Signal: Send + Sync + 'static {
@@ -108,23 +103,14 @@ async fn answer<S: Sink, G: Signal>(door: &Door<S>, request: http::Request<Body>
     if let Some(not_grpc) = not_grpc(&head) {
         return not_grpc;
     }
-    door.counters.requests.fetch_add(1, Relaxed);
-    // A client that gives up drops this future wherever it stands.
-    let cancelled = CountIfDropped(door);
-    let result = export::<S, G>(door, &head, body).await;
-    std::mem::forget(cancelled);
-    let mut response = match result {
-        Ok(message) => {
-            door.counters.accepted.fetch_add(1, Relaxed);
-            let mut response = http::Response::new(Body::new(Reply { message: Some(message), ended: false }));
+    let mut response = match door.counted(export::<S, G>(door, &head, body)).await {
+        Ok(taken) => {
+            let reply = Reply { message: Some(reply(taken)), ended: false };
+            let mut response = http::Response::new(Body::new(reply));
             response.headers_mut().insert(CONTENT_TYPE, GRPC);
             response
         }
-        Err(fault) => {
-            let nth = door.counters.refuse(fault.kind());
-            door.log.note(&fault, door.clock.now());
-            fault.to_grpc(fault.retry_after(door.settings.retry_delay, nth)).into_http()
-        }
+        Err(refused) => refused.fault.to_grpc(refused.retry_after).into_http(),
     };
     response.headers_mut().insert(GRPC_ACCEPT_ENCODING, ACCEPTED_ENCODINGS);
     response
@@ -150,20 +136,12 @@ fn not_grpc(head: &request::Parts) -> Option<http::Response<Body>> {
     }
 }
 
-struct CountIfDropped<'a, S>(&'a Door<S>);
-
-impl<S> Drop for CountIfDropped<'_, S> {
-    fn drop(&mut self) {
-        self.0.counters.cancelled.fetch_add(1, Relaxed);
-    }
-}
-
-/// Takes one export; the framed answer.
-async fn export<S: Sink, G: Signal>(door: &Door<S>, head: &request::Parts, body: Body) -> Result<Bytes, Fault> {
+/// Takes one export.
+async fn export<S: Sink, G: Signal>(door: &Door<S>, head: &request::Parts, body: Body) -> Result<Taken, Fault> {
     if head.uri.path() != G::METHOD {
         return Err(Fault::UnknownMethod);
     }
-    let tenant = (door.tenant)(&head.headers).map_err(|error| Fault::Unauthenticated { detail: error.detail })?;
+    let tenant = door.tenant_of(&head.headers)?;
     let compression = compression(&head.headers)?;
     let settings = &door.settings;
 
@@ -172,45 +150,21 @@ async fn export<S: Sink, G: Signal>(door: &Door<S>, head: &request::Parts, body:
     if prefix.bytes > settings.request_bytes_max {
         return Err(Fault::TooLarge { bytes_max: settings.request_bytes_max });
     }
-    if let Some(rate) = &door.rate {
-        rate.take(&tenant, prefix.bytes, door.clock.now())?;
-    }
+    door.charge(&tenant, prefix.bytes)?;
     let mut grant = door.budget.open();
     grant.hold(prefix.bytes).await?;
-    let mut body = reader.body(prefix).await?;
-    door.counters.bytes_received.fetch_add(body.len() as u64, Relaxed);
-    if prefix.compressed {
-        let compression = compression.ok_or(Fault::Framing {
-            detail: "the message is flagged as compressed, but grpc-encoding names no compression",
-        })?;
-        if !body.is_empty() {
-            (body, grant) = inflate(compression, body, settings.request_bytes_max, grant).await?;
+    let body = reader.body(prefix).await?;
+    let compression = match (prefix.compressed, compression) {
+        (false, _) => None,
+        (true, Some(compression)) => Some(compression),
+        (true, None) => {
+            return Err(Fault::Framing {
+                detail: "the message is flagged as compressed, but grpc-encoding names no compression",
+            });
         }
-    }
-    if body.is_empty() {
-        door.counters.empty.fetch_add(1, Relaxed);
-        return Ok(SUCCESS);
-    }
-
-    let (bytes, checked, check) = (body.len(), body.clone(), door.checks);
-    let malformed = |detail| Fault::Malformed { detail };
-    let Some(signal) = G::EXPORT else {
-        let (points, _grant) = off_runtime(bytes, move || ((check.metrics)(&checked), grant)).await?;
-        return Ok(metrics_answer(door, points.map_err(malformed)?));
     };
-    // The grant goes along, as in `inflate`.
-    let (check, _grant) = off_runtime(bytes, move || {
-        let check = match signal {
-            ExportSignal::Traces => check.traces,
-            ExportSignal::Logs => check.logs,
-        };
-        (check(&checked), grant)
-    })
-    .await?;
-    check.map_err(malformed)?;
-    door.sink.append(Export { tenant, signal, encoding: ExportEncoding::Protobuf, body }).await?;
-    door.counters.bytes_accepted.fetch_add(bytes as u64, Relaxed);
-    Ok(SUCCESS)
+    let message = Incoming { tenant, signal: G::EXPORT, format: Format::Protobuf, compression, body };
+    door.take(message, grant).await
 }
 
 /// The compression that messages of this request may have.
@@ -219,24 +173,14 @@ fn compression(headers: &HeaderMap) -> Result<Option<Compression>, Fault> {
         None | Some(b"identity") => Ok(None),
         Some(b"gzip") => Ok(Some(Compression::Gzip)),
         Some(b"zstd") => Ok(Some(Compression::Zstd)),
-        Some(other) => Err(Fault::UnknownEncoding {
-            encoding: String::from_utf8_lossy(other).chars().take(NAME_CHARS_MAX).collect(),
-        }),
+        Some(other) => Err(Fault::UnknownEncoding { encoding: shortened(other) }),
     }
 }
 
-fn metrics_answer<S>(door: &Door<S>, points: u64) -> Bytes {
-    if points == 0 {
-        return SUCCESS;
-    }
-    door.counters.metric_points_refused.fetch_add(points, Relaxed);
-    let answer = ExportMetricsServiceResponse {
-        partial_success: Some(ExportMetricsPartialSuccess {
-            rejected_data_points: i64::try_from(points).unwrap_or(i64::MAX),
-            error_message: METRICS_REFUSED.to_owned(),
-        }),
-    };
-    let message = answer.encode_to_vec();
+/// The framed answer.
+fn reply(taken: Taken) -> Bytes {
+    let Some(partial) = taken.partial_success() else { return SUCCESS };
+    let message = partial.encode_to_vec();
     let mut framed = BytesMut::with_capacity(5 + message.len());
     framed.put_u8(0);
     framed.put_u32(message.len() as u32);

@@ -1,4 +1,4 @@
-//! Accepts connections, not more than allowed, and closes those that do not speak HTTP/2 in time or outlive the door.
+//! Accepts connections, not more than allowed, and closes those that do not speak in time or outlive the door.
 
 use std::future::Future;
 use std::io;
@@ -19,7 +19,7 @@ use tonic::transport::server::Connected;
 use super::counters::{OncePerMinute, ReceiverCounters};
 use toolgauge_proto::time::Clock;
 
-/// The client's first bytes, `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n`.
+/// The client's first bytes in HTTP/2, `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n`; no head of a request in HTTP/1.1 is shorter.
 const PREFACE_BYTES: usize = 24;
 /// Pause after an accept that failed: want of file descriptors does not pass within a spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -60,10 +60,15 @@ impl Gate {
         cut: CancellationToken,
     ) -> impl Stream<Item = io::Result<Connection>> {
         futures::stream::unfold((self, listener, cut), |(gate, listener, cut)| async move {
-            let stream = gate.accept(&listener).await;
-            let connection = Connection::new(stream.0, stream.1, &gate, &cut);
+            let connection = gate.next(&listener, &cut).await;
             Some((Ok(connection), (gate, listener, cut)))
         })
+    }
+
+    /// The next connection. Cancel-safe: one that was accepted is given.
+    pub(super) async fn next(&self, listener: &TcpListener, cut: &CancellationToken) -> Connection {
+        let (stream, slot) = self.accept(listener).await;
+        Connection::new(stream, slot, self, cut)
     }
 
     async fn accept(&self, listener: &TcpListener) -> (TcpStream, OwnedSemaphorePermit) {

@@ -1,6 +1,6 @@
-//! Reads the one message of a unary gRPC request from its HTTP body.
+//! Reads the one message of a request from its HTTP body.
 //!
-//! The message is `flag (1 byte), length (4 bytes, big endian), body`. [`MessageReader::prefix`] reads the first five bytes and
+//! In OTLP/HTTP the body is the message ([`MessageReader::whole`]). In unary gRPC it is `flag (1 byte), length (4 bytes, big endian), body`. [`MessageReader::prefix`] reads the first five bytes and
 //! stops, so that the caller can refuse or reserve before anything else is read; [`MessageReader::body`] reads the rest.
 //! A body that came in one frame is handed on as it is; one in several frames is gathered in one buffer, which never is
 //! larger than twice what has arrived or 1 MiB, whatever the length in the prefix says.
@@ -14,6 +14,7 @@ use bytes::{Buf, Bytes};
 use http_body::Body;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::admission::Grant;
 use super::status::Fault;
 
 const PREFIX_BYTES: usize = 5;
@@ -76,6 +77,54 @@ impl<B: Body<Data = Bytes> + Unpin> MessageReader<B> {
             return Err(SECOND);
         }
         Ok(body)
+    }
+
+    /// All of a body that is the message itself, of so many bytes if they were declared. What it takes is held first: all that
+    /// is declared, or twice as much whenever the buffer is full.
+    pub(super) async fn whole(
+        &mut self,
+        declared: Option<usize>,
+        bytes_max: usize,
+        grant: &mut Grant,
+    ) -> Result<Bytes, Fault> {
+        if declared.is_some_and(|bytes| bytes > bytes_max) {
+            return Err(Fault::TooLarge { bytes_max });
+        }
+        grant.hold(declared.unwrap_or_default()).await?;
+        // Waiting for admission was no fault of the client's.
+        self.progress = Instant::now();
+        if let Some(bytes) = declared {
+            let body = self.gather(bytes).await?;
+            return if self.next_chunk().await? { Err(SECOND) } else { Ok(body) };
+        }
+        let mut gathered = Vec::new();
+        while self.next_chunk().await? {
+            let chunk = std::mem::take(&mut self.chunk);
+            let len = gathered.len() + chunk.len();
+            if len > bytes_max {
+                return Err(Fault::TooLarge { bytes_max });
+            }
+            if len > gathered.capacity() {
+                let room = (2 * gathered.capacity()).max(len).max(COPY_BYTES_MAX).min(bytes_max);
+                grant.hold(gathered.capacity() + room).await?;
+                self.progress = Instant::now();
+                gathered.reserve_exact(room - gathered.len());
+            }
+            gathered.extend_from_slice(&chunk);
+        }
+        grant.keep(gathered.capacity());
+        Ok(Bytes::from(gathered))
+    }
+
+    /// Reads what is left of the body, at most so many bytes, and forgets it. An HTTP/1 client that still sends would not read
+    /// its answer otherwise, but see a broken connection, and send again.
+    pub(super) async fn discard(&mut self, mut bytes: usize) {
+        self.chunk.clear();
+        while let Ok(true) = self.next_chunk().await {
+            let Some(left) = bytes.checked_sub(self.chunk.len()) else { return };
+            bytes = left;
+            self.chunk.clear();
+        }
     }
 
     async fn gather(&mut self, bytes: usize) -> Result<Bytes, Fault> {

@@ -1,16 +1,18 @@
 //! The doors through which exports come in.
 //!
-//! So far one: OTLP/gRPC for traces and logs, in front of a [`Sink`]. Metrics are counted and refused.
+//! OTLP over gRPC and over HTTP, for traces and logs, in front of a [`Sink`]. Metrics are counted and refused.
 //!
 //! # Limits and guarantees
 //!
 //! * An export is answered with success only after the sink has taken it (that is, after its bytes were synced), or if it is empty.
 //! * The sink gets the message as it was sent, decompressed and checked to be well-formed, otherwise untouched. A message that
-//!   was not compressed and came in one HTTP/2 frame is never copied, one in several frames once.
+//!   was not compressed and came in one HTTP/2 frame is never copied, one in several frames once. What came as JSON is turned into
+//!   the protobuf that says the same (`docs/decisions/0004-otlp-json.md`).
 //! * Memory is reserved before it is used, and by all doors from one budget ([`Settings::in_flight_bytes_max`]): what the
-//!   message's prefix declares before its body is read, more before each step of decompression. It is given back when the
+//!   message's prefix or length declares before its body is read, more before each step of decompression. It is given back when the
 //!   request is answered or given up by its client. Outside of the budget are only what HTTP/2 lets clients send ahead
-//!   ([`Settings::connection_window_bytes`] per connection) and 4 KiB to one frame per connection of read buffer.
+//!   ([`Settings::connection_window_bytes`] per connection) and 4 KiB to one frame (64 KiB in HTTP/1) per connection of read
+//!   buffer.
 //! * Whatever is refused gets the code that [`status`] has for it, is counted, and is logged at most once a minute per reason.
 //! * No request, however hostile, holds up others: bodies that stall or trickle, connections that never speak, decompression
 //!   bombs and too many streams or connections each run into a limit of [`Settings`].
@@ -19,9 +21,12 @@
 //!
 //! | module | does |
 //! |---|---|
-//! | `incoming` | accepts connections, counts and limits them; tonic and hyper speak HTTP/2 on them |
-//! | `grpc` | one tower service for each export method: the way of a request, from headers to answer |
+//! | `incoming` | accepts connections, counts and limits them; tonic and hyper speak HTTP on them |
+//! | `grpc` | one tower service for each export method: from headers to message, and from fate to answer |
+//! | `http_door` | the same for OTLP/HTTP |
 //! | `message` | the request's one message, from its frames |
+//! | `intake` | the way of a message to the sink, the same for all doors |
+//! | `json` | protobuf from OTLP/JSON |
 //! | `admission` | the byte budget; the rate limit of tenants |
 //! | `inflate` | gzip and zstd, in steps that are paid for first |
 //! | [`status`] | what is answered to which fault |
@@ -36,8 +41,11 @@
 mod admission;
 mod counters;
 mod grpc;
+mod http_door;
 mod incoming;
 mod inflate;
+mod intake;
+mod json;
 mod message;
 mod settings;
 pub mod status;
@@ -106,7 +114,7 @@ pub enum Health {
     NotServing,
 }
 
-/// The door failed as a whole.
+/// The door for gRPC failed as a whole.
 #[derive(Debug, thiserror::Error)]
 #[error("serve OTLP/gRPC")]
 pub struct ServeError(#[source] tonic::transport::Error);
@@ -205,6 +213,12 @@ impl<S: Sink> Receiver<S> {
 
     fn health_services() -> [&'static str; 4] {
         ["", ExportService::<S, Traces>::NAME, ExportService::<S, Logs>::NAME, ExportService::<S, Metrics>::NAME]
+    }
+
+    /// Serves OTLP/HTTP on the listener until `shutdown` resolves and requests in flight are answered, or the drain timeout is
+    /// over. Faults of single connections and requests are counted; the door as a whole cannot fail.
+    pub async fn serve_http(&self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) {
+        http_door::serve(&self.door, &self.gate, listener, shutdown).await;
     }
 
     /// Serves OTLP/gRPC on the listener until `shutdown` resolves and requests in flight are answered, or the drain timeout

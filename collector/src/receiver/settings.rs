@@ -17,8 +17,10 @@ pub const RETRY_DELAY: Duration = Duration::from_secs(1);
 pub const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// 60 s: 64 MiB at 9 Mbit/s; without it a client that sends a byte now and then would hold its permits for hours.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
-/// 10 s: an HTTP/2 client speaks first, at once; without it a silent connection would keep its place for ever.
+/// 10 s: a client speaks first, at once; without it a silent connection would keep its place for ever.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// 120 s: twice the longest interval at which exporters usually send, so that it is they who close a connection.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// 128: far above what exporters open (1 to 10); the rest waits in the client.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 128;
 /// 1,024: together with [`CONNECTION_WINDOW_BYTES`] the most that clients can make the transport hold unread (2 GiB, if all are
@@ -55,8 +57,10 @@ pub struct Settings {
     pub read_timeout: Duration,
     /// Longest time a whole body may take.
     pub body_timeout: Duration,
-    /// Longest time from a connection's start to its HTTP/2 preface.
+    /// Longest time from a connection's start to its first bytes (the HTTP/2 preface, or so many of a head).
     pub handshake_timeout: Duration,
+    /// Longest time that a connection of HTTP/1 may wait for a request, and the request's head may take.
+    pub idle_timeout: Duration,
     /// Most concurrent calls on one connection.
     pub streams_per_connection_max: u32,
     /// Most open connections; more are closed at once.
@@ -89,6 +93,7 @@ impl Default for Settings {
             read_timeout: READ_TIMEOUT,
             body_timeout: BODY_TIMEOUT,
             handshake_timeout: HANDSHAKE_TIMEOUT,
+            idle_timeout: IDLE_TIMEOUT,
             streams_per_connection_max: STREAMS_PER_CONNECTION_MAX,
             connections_max: CONNECTIONS_MAX,
             stream_window_bytes: STREAM_WINDOW_BYTES,

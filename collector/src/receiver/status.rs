@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message as _;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt};
+use tonic_types::{ErrorDetails, StatusExt, pb};
 
 use crate::export::Refusal;
 
@@ -42,7 +43,7 @@ pub enum Fault {
         /// The limit in bytes.
         bytes_max: usize,
     },
-    /// The message is not the protobuf it should be.
+    /// The message is not the protobuf or JSON it should be.
     #[error("{detail}")]
     Malformed {
         /// What is wrong, and at which byte.
@@ -63,6 +64,18 @@ pub enum Fault {
     /// The service has no such method.
     #[error("unknown method (the only one is \"Export\")")]
     UnknownMethod,
+    /// Nothing is at this path of OTLP/HTTP.
+    #[error("nothing is here (send to /v1/traces or /v1/logs; /v1/metrics are counted and refused)")]
+    UnknownPath,
+    /// Not a POST.
+    #[error("exports are sent with POST")]
+    WrongMethod,
+    /// A content type that is not OTLP's.
+    #[error("content type \"{content_type}\" is not OTLP (use application/x-protobuf or application/json)")]
+    UnknownContentType {
+        /// As the client named it, shortened.
+        content_type: String,
+    },
     /// The request does not consist of exactly one whole message.
     #[error("protocol error: {detail}")]
     Framing {
@@ -112,6 +125,9 @@ pub enum FaultKind {
     Unauthenticated,
     UnknownEncoding,
     UnknownMethod,
+    UnknownPath,
+    WrongMethod,
+    UnknownContentType,
     Framing,
     Corrupt,
     Stalled,
@@ -145,7 +161,7 @@ pub struct Wire {
 
 impl FaultKind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Overloaded,
         Self::Closed,
         Self::RateLimited,
@@ -154,6 +170,9 @@ impl FaultKind {
         Self::Unauthenticated,
         Self::UnknownEncoding,
         Self::UnknownMethod,
+        Self::UnknownPath,
+        Self::WrongMethod,
+        Self::UnknownContentType,
         Self::Framing,
         Self::Corrupt,
         Self::Stalled,
@@ -181,6 +200,9 @@ impl FaultKind {
             Self::Unauthenticated => wire(Code::Unauthenticated, 401, Never, "unauthenticated"),
             Self::UnknownEncoding => wire(Code::Unimplemented, 415, Never, "unknown_encoding"),
             Self::UnknownMethod => wire(Code::Unimplemented, 404, Never, "unknown_method"),
+            Self::UnknownPath => wire(Code::Unimplemented, 404, Never, "unknown_path"),
+            Self::WrongMethod => wire(Code::Unimplemented, 405, Never, "wrong_method"),
+            Self::UnknownContentType => wire(Code::Unimplemented, 415, Never, "unknown_content_type"),
             Self::Framing => wire(Code::Internal, 400, Never, "framing"),
             Self::Corrupt => wire(Code::Internal, 400, Never, "corrupt"),
             Self::Stalled => wire(Code::DeadlineExceeded, 503, AtWill, "stalled"),
@@ -188,6 +210,12 @@ impl FaultKind {
             Self::Internal => wire(Code::Internal, 500, Never, "internal"),
         }
     }
+}
+
+/// A name that a client sent, short enough to be repeated to it.
+pub(super) fn shortened(name: &[u8]) -> String {
+    const CHARS_MAX: usize = 64;
+    String::from_utf8_lossy(name).chars().take(CHARS_MAX).collect()
 }
 
 impl Fault {
@@ -203,6 +231,9 @@ impl Fault {
             Self::Unauthenticated { .. } => FaultKind::Unauthenticated,
             Self::UnknownEncoding { .. } => FaultKind::UnknownEncoding,
             Self::UnknownMethod => FaultKind::UnknownMethod,
+            Self::UnknownPath => FaultKind::UnknownPath,
+            Self::WrongMethod => FaultKind::WrongMethod,
+            Self::UnknownContentType { .. } => FaultKind::UnknownContentType,
             Self::Framing { .. } => FaultKind::Framing,
             Self::Corrupt { .. } => FaultKind::Corrupt,
             Self::Stalled { .. } => FaultKind::Stalled,
@@ -224,6 +255,11 @@ impl Fault {
         Some(delay.mul_f64(0.75 + 0.5 * fraction))
     }
 
+    /// What the client did wrong within its message, if that is the fault.
+    pub(super) fn bad_request(&self) -> Option<String> {
+        matches!(self, Self::Malformed { .. } | Self::Framing { .. } | Self::Corrupt { .. }).then(|| self.to_string())
+    }
+
     /// The gRPC status, with `RetryInfo` where there is a time to wait.
     #[must_use]
     pub fn to_grpc(&self, retry_after: Option<Duration>) -> Status {
@@ -234,6 +270,27 @@ impl Fault {
             }
             None => Status::new(code, self.to_string()),
         }
+    }
+
+    /// The body of an answer in OTLP/HTTP, with `RetryInfo` where there is a time to wait, and `BadRequest` where the message
+    /// is at fault.
+    #[must_use]
+    pub fn to_status(&self, retry_after: Option<Duration>) -> pb::Status {
+        let mut details = ErrorDetails::new();
+        if let Some(delay) = retry_after {
+            details.set_retry_info(Some(delay));
+        }
+        if let Some(description) = self.bad_request() {
+            details.add_bad_request_violation("body", description);
+        }
+        let (code, message) = (self.kind().wire().grpc, self.to_string());
+        let status = Status::with_error_details(code, message.as_str(), details);
+        // tonic keeps the whole message among the details.
+        pb::Status::decode(status.details()).unwrap_or_else(|_| pb::Status {
+            code: code as i32,
+            message,
+            ..pb::Status::default()
+        })
     }
 }
 
@@ -256,6 +313,9 @@ mod tests {
             (FaultKind::Unauthenticated, Unauthenticated, 401, Retry::Never),
             (FaultKind::UnknownEncoding, Unimplemented, 415, Retry::Never),
             (FaultKind::UnknownMethod, Unimplemented, 404, Retry::Never),
+            (FaultKind::UnknownPath, Unimplemented, 404, Retry::Never),
+            (FaultKind::WrongMethod, Unimplemented, 405, Retry::Never),
+            (FaultKind::UnknownContentType, Unimplemented, 415, Retry::Never),
             (FaultKind::Framing, Internal, 400, Retry::Never),
             (FaultKind::Corrupt, Internal, 400, Retry::Never),
             (FaultKind::Stalled, DeadlineExceeded, 503, Retry::AtWill),

@@ -2,6 +2,7 @@
 
 mod checklist;
 mod hostile;
+mod http;
 mod lifecycle;
 
 use std::io::Write;
@@ -10,9 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ::http::{HeaderMap, Request};
 use bytes::{BufMut, Bytes, BytesMut};
 use flate2::write::GzEncoder;
-use http::{HeaderMap, Request};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -78,8 +79,11 @@ struct Served {
     sink: Arc<TestSink>,
     counters: Arc<ReceiverCounters>,
     address: SocketAddr,
+    http: SocketAddr,
     shutdown: Option<oneshot::Sender<()>>,
     task: JoinHandle<Result<(), ServeError>>,
+    stop_http: Option<oneshot::Sender<()>>,
+    http_task: JoinHandle<()>,
 }
 
 fn decode<M: Message + Default>(body: &[u8]) -> Result<M, String> {
@@ -127,7 +131,28 @@ async fn serve_with(settings: Settings, leave: usize, tenant: Option<TenantHook>
             })
             .await
     });
-    Served { counters: receiver.counters(), receiver, sink, address, shutdown: Some(shutdown), task }
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let http = listener.local_addr().expect("address");
+    let (stop_http, signal) = oneshot::channel();
+    let served = Arc::clone(&receiver);
+    let http_task = tokio::spawn(async move {
+        served
+            .serve_http(listener, async {
+                drop(signal.await);
+            })
+            .await;
+    });
+    Served {
+        counters: receiver.counters(),
+        receiver,
+        sink,
+        address,
+        http,
+        shutdown: Some(shutdown),
+        task,
+        stop_http: Some(stop_http),
+        http_task,
+    }
 }
 
 impl Served {
