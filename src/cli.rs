@@ -52,6 +52,9 @@ struct Settings {
     /// Address for OTLP/gRPC [default: 127.0.0.1:4317]
     #[arg(long)]
     otlp_grpc: Option<String>,
+    /// Address for OTLP/HTTP [default: 127.0.0.1:4318]
+    #[arg(long)]
+    otlp_http: Option<String>,
     /// Address for the HTTP API [default: 127.0.0.1:4400]
     #[arg(long)]
     http: Option<String>,
@@ -190,6 +193,7 @@ fn load(settings: &Settings) -> Result<Config, Failure> {
     let flags = [
         ("data", settings.data.as_ref().map(|path| path.display().to_string())),
         ("otlp_grpc", settings.otlp_grpc.clone()),
+        ("otlp_http", settings.otlp_http.clone()),
         ("http", settings.http.clone()),
     ];
     let flags = flags.into_iter().filter_map(|(name, value)| Some((name, value?)));
@@ -237,6 +241,7 @@ fn run_server(config: &Config) -> Result<(), Failure> {
 fn announce(server: &Server, config: &Config) -> std::io::Result<()> {
     let mut out = std::io::stdout();
     writeln!(out, "OTLP/gRPC  {}", server.otlp_grpc)?;
+    writeln!(out, "OTLP/HTTP  http://{}", server.otlp_http)?;
     writeln!(out, "HTTP API   http://{}", server.http)?;
     writeln!(out, "data       {}", config.data.display())?;
     out.flush()

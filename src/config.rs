@@ -177,6 +177,8 @@ pub struct Config {
     pub data: PathBuf,
     /// Where OTLP/gRPC listens.
     pub otlp_grpc: SocketAddr,
+    /// Where OTLP/HTTP listens.
+    pub otlp_http: SocketAddr,
     /// Where the HTTP API listens.
     pub http: SocketAddr,
     /// The write-ahead log.
@@ -288,6 +290,7 @@ impl Default for Config {
         Self {
             data: "toolgauge-data".into(),
             otlp_grpc: SocketAddr::from(([127, 0, 0, 1], 4317)),
+            otlp_http: SocketAddr::from(([127, 0, 0, 1], 4318)),
             http: SocketAddr::from(([127, 0, 0, 1], 4400)),
             wal: WalConfig::default(),
             settle: SettleConfig::default(),

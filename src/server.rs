@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use toolgauge_collector::fs::real::RealFs;
 use toolgauge_collector::pipeline::{Collector, CollectorError};
@@ -49,7 +49,7 @@ pub enum ServerError {
     #[error("start the collector")]
     Collector(#[from] CollectorError),
     /// The receiver's settings.
-    #[error("set up the OTLP door")]
+    #[error("set up the OTLP doors")]
     Settings(#[from] SettingsError),
     /// The query engine.
     #[error("set up the queries")]
@@ -73,10 +73,12 @@ pub enum ServerError {
 pub struct Server {
     /// Where OTLP/gRPC listens.
     pub otlp_grpc: SocketAddr,
+    /// Where OTLP/HTTP listens.
+    pub otlp_http: SocketAddr,
     /// Where the HTTP API listens.
     pub http: SocketAddr,
     collector: Option<Collector>,
-    stop_receiver: Option<oneshot::Sender<()>>,
+    stop_receiver: watch::Sender<bool>,
     receiver: Option<JoinHandle<Result<(), ServeError>>>,
     stop_http: watch::Sender<bool>,
     http_task: Option<JoinHandle<std::io::Result<()>>>,
@@ -100,6 +102,11 @@ fn bound(listener: &TcpListener, configured: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(configured)
 }
 
+/// Until it is told to stop; a dropped sender stops as well.
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
+}
+
 impl Server {
     /// Starts everything. The doors answer when the log is replayed; until then connections wait.
     ///
@@ -107,8 +114,11 @@ impl Server {
     /// See [`ServerError`].
     pub async fn start(config: &Config) -> Result<Self, ServerError> {
         let grpc_listener = listen(config.otlp_grpc, "OTLP/gRPC", "--otlp-grpc").await?;
+        let otlp_http_listener = listen(config.otlp_http, "OTLP/HTTP", "--otlp-http").await?;
         let http_listener = listen(config.http, "the HTTP API", "--http").await?;
-        let (otlp_grpc, http) = (bound(&grpc_listener, config.otlp_grpc), bound(&http_listener, config.http));
+        let otlp_grpc = bound(&grpc_listener, config.otlp_grpc);
+        let otlp_http = bound(&otlp_http_listener, config.otlp_http);
+        let http = bound(&http_listener, config.http);
         std::fs::create_dir_all(&config.data)
             .map_err(|source| ServerError::Data { path: config.data.clone(), source })?;
 
@@ -127,29 +137,25 @@ impl Server {
         let text = Box::new(move || metrics::text(&metrics_lake, &counters));
         let api = Api::new(lake, engine, clock, text).await?;
 
-        let (stop_receiver, receiver_stopped) = oneshot::channel();
+        let (stop_receiver, receiver_stopped) = watch::channel(false);
         let receiver_task = tokio::spawn({
             let receiver = Arc::clone(&receiver);
             async move {
-                receiver
-                    .serve_grpc(grpc_listener, async {
-                        // A dropped sender stops the door as well.
-                        drop(receiver_stopped.await);
-                    })
-                    .await
+                let (grpc_stopped, http_stopped) = (stopped(receiver_stopped.clone()), stopped(receiver_stopped));
+                let grpc = receiver.serve_grpc(grpc_listener, grpc_stopped);
+                let (served, ()) = tokio::join!(grpc, receiver.serve_http(otlp_http_listener, http_stopped));
+                served
             }
         });
         receiver.set_health(Health::Serving).await;
-        let (stop_http, mut http_stopped) = watch::channel(false);
-        let http_task = tokio::spawn(serve(http_listener, api, async move {
-            // A dropped sender stops the door as well.
-            drop(http_stopped.wait_for(|stop| *stop).await);
-        }));
+        let (stop_http, http_stopped) = watch::channel(false);
+        let http_task = tokio::spawn(serve(http_listener, api, stopped(http_stopped)));
         Ok(Self {
             otlp_grpc,
+            otlp_http,
             http,
             collector: Some(collector),
-            stop_receiver: Some(stop_receiver),
+            stop_receiver,
             receiver: Some(receiver_task),
             stop_http,
             http_task: Some(http_task),
@@ -176,7 +182,7 @@ impl Server {
     /// If a door had failed, or a task had panicked.
     pub async fn stop(mut self) -> Result<(), ServerError> {
         tracing::info!("stopping: answering the requests in flight");
-        drop(self.stop_receiver.take());
+        self.stop_receiver.send_replace(true);
         let receiver = match self.receiver.take() {
             Some(task) => task.await?,
             None => Ok(()),

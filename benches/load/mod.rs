@@ -320,7 +320,7 @@ pub(crate) fn serve(
 ) -> Result<(Process, SocketAddr, SocketAddr), Box<dyn std::error::Error>> {
     use std::io::{BufRead as _, BufReader};
     let mut child = Command::new(env!("CARGO_BIN_EXE_toolgauge"))
-        .args(["serve", "--otlp-grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"])
+        .args(["serve", "--otlp-grpc", "127.0.0.1:0", "--otlp-http", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data"])
         .arg(data)
         .envs(environment.iter().copied())
         .stdout(Stdio::piped())
@@ -330,6 +330,7 @@ pub(crate) fn serve(
     let process = Process(child);
     let mut lines = BufReader::new(out).lines();
     let grpc = lines.next().ok_or("no address")??.split_whitespace().last().ok_or("no address")?.parse()?;
+    lines.next().ok_or("no address of OTLP/HTTP")??;
     let http = lines.next().ok_or("no address")??.rsplit('/').next().ok_or("no address")?.parse()?;
     // The last line; a closed pipe would end the server.
     lines.next().ok_or("no data folder")??;

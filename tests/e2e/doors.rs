@@ -371,7 +371,7 @@ async fn a_data_folder_that_cannot_be_used_ends_the_start_with_code_1_and_its_na
 async fn a_port_in_use_ends_the_start_with_code_1_and_the_flag_that_sets_it() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    for (flag, door) in [("--otlp-grpc", "OTLP/gRPC"), ("--http", "the HTTP API")] {
+    for (flag, door) in [("--otlp-grpc", "OTLP/gRPC"), ("--otlp-http", "OTLP/HTTP"), ("--http", "the HTTP API")] {
         let folder = tempfile::tempdir().unwrap();
         let mut arguments = serve_arguments(&folder.path().join("data"));
         let at = arguments.iter().position(|argument| argument == flag).unwrap();

@@ -8,8 +8,12 @@ mod cli;
 mod corpora;
 mod doors;
 mod full_disk;
+mod http_door;
+mod javascript_sdk;
 mod kill;
 mod load;
+#[path = "../../collector/tests/otlp_json/mod.rs"]
+mod otlp_json;
 mod process;
 mod python_sdk;
 mod restart;

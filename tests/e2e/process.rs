@@ -23,7 +23,8 @@ pub(crate) fn without_settings(mut command: Command) -> Command {
 
 pub(crate) fn serve_arguments(data: &Path) -> Vec<String> {
     let data = data.display().to_string();
-    ["serve", "--data", &data, "--otlp-grpc", "127.0.0.1:0", "--http", "127.0.0.1:0"].map(str::to_owned).to_vec()
+    let any = "127.0.0.1:0";
+    ["serve", "--data", &data, "--otlp-grpc", any, "--otlp-http", any, "--http", any].map(str::to_owned).to_vec()
 }
 
 /// Exit code, standard output, standard error of a command that ends by itself.
@@ -43,6 +44,7 @@ pub(crate) struct Process {
 /// Where it listens.
 pub(crate) struct Doors {
     pub(crate) otlp: SocketAddr,
+    pub(crate) otlp_http: SocketAddr,
     pub(crate) api: Api,
 }
 
@@ -54,10 +56,14 @@ impl Process {
         let (ready, doors) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {
             let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
-            let mut address =
-                |prefix: &str| -> Option<SocketAddr> { lines.next()?.strip_prefix(prefix)?.trim().parse().ok() };
-            if let (Some(otlp), Some(http)) = (address("OTLP/gRPC"), address("HTTP API   http://")) {
-                drop(ready.send(Doors { otlp, api: Api::new(http) }));
+            // The data folder is the last that it prints.
+            let printed: Vec<String> = lines.by_ref().take_while(|line| !line.starts_with("data")).collect();
+            let address = |prefix: &str| -> Option<SocketAddr> {
+                printed.iter().find_map(|line| line.strip_prefix(prefix))?.trim().parse().ok()
+            };
+            let addresses = (address("OTLP/gRPC"), address("OTLP/HTTP  http://"), address("HTTP API   http://"));
+            if let (Some(otlp), Some(otlp_http), Some(http)) = addresses {
+                drop(ready.send(Doors { otlp, otlp_http, api: Api::new(http) }));
             }
             lines.for_each(drop);
         });

@@ -13,12 +13,14 @@ use toolgauge_proto::table::Table;
 use crate::process::{run, without_settings};
 use crate::sandbox::{Sandbox, close, nanos};
 
-const SEEDS: [u64; 2] = [1, 20_260_131];
+/// Seed, protocol and compression.
+const WAYS: [(u64, &str, &str); 3] =
+    [(1, "grpc", "gzip"), (20_260_131, "http/protobuf", "gzip"), (7, "http/protobuf", "none")];
 /// Enough for one service to export after the other, so that all views of a call meet.
 const SETTLE: Duration = Duration::from_secs(10);
 
 /// Runs a script of `tests/python`; the JSON that it prints.
-async fn script(name: &str, arguments: &[String]) -> Value {
+async fn script(name: &str, arguments: &[String], environment: &[(&str, &str)]) -> Value {
     let Ok(python) = std::env::var("TOOLGAUGE_TEST_PYTHON") else {
         panic!(
             "TOOLGAUGE_TEST_PYTHON is not set: run the tests with \"./dev test\", which prepares the Python packages"
@@ -26,6 +28,7 @@ async fn script(name: &str, arguments: &[String]) -> Value {
     };
     let mut command = without_settings(Command::new(python));
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(name)).args(arguments);
+    command.envs(environment.iter().copied());
     let (code, stdout, stderr) = run(command).await;
     assert_eq!(code, 0, "{name}: {stderr}");
     serde_json::from_str(&stdout).unwrap()
@@ -36,9 +39,11 @@ async fn script(name: &str, arguments: &[String]) -> Value {
 /// say, exactly; and when all is committed, Polars reads the same from the folder of the running server.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_python_sdk_gets_back_exactly_what_it_sent_and_polars_reads_the_same() {
-    for seed in SEEDS {
+    for (seed, protocol, compression) in WAYS {
         let sandbox = Sandbox::start_with(|config| config.settle.after = Time(SETTLE)).await;
-        let ledger = script("export_genai.py", &[format!("http://{}", sandbox.otlp), seed.to_string()]).await;
+        let door = if protocol == "grpc" { sandbox.otlp } else { sandbox.otlp_http };
+        let way = [("OTEL_EXPORTER_OTLP_PROTOCOL", protocol), ("OTEL_EXPORTER_OTLP_COMPRESSION", compression)];
+        let ledger = script("export_genai.py", &[format!("http://{door}"), seed.to_string()], &way).await;
         sandbox.api.until_visible().await;
         assert_eq!(sandbox.api.number("SELECT sum(spans) FROM arrivals").await, ledger["spans"]);
         compare(&sandbox, &ledger).await;
@@ -176,7 +181,7 @@ fn tools_by_report(report: &[ToolReport], expected: &serde_json::Map<String, Val
 
 /// What Polars reads from the folder is what we answer.
 async fn polars(sandbox: &Sandbox) {
-    let read = script("read_delta.py", &[sandbox.lake().display().to_string()]).await;
+    let read = script("read_delta.py", &[sandbox.lake().display().to_string()], &[]).await;
     let api = &sandbox.api;
     assert_eq!(read["rows"], api.number("SELECT count(*) FROM calls").await);
     assert!(read["rows"].as_u64().unwrap() > 0);

@@ -65,6 +65,7 @@ pub(crate) async fn until<T>(limit: Duration, what: &str, mut condition: impl As
 pub(crate) struct Sandbox {
     pub(crate) folder: TempDir,
     pub(crate) otlp: SocketAddr,
+    pub(crate) otlp_http: SocketAddr,
     pub(crate) api: Api,
     server: Option<Server>,
 }
@@ -80,6 +81,7 @@ impl Sandbox {
         let mut config = Config {
             data: folder.path().join("data"),
             otlp_grpc: SocketAddr::from(([127, 0, 0, 1], 0)),
+            otlp_http: SocketAddr::from(([127, 0, 0, 1], 0)),
             http: SocketAddr::from(([127, 0, 0, 1], 0)),
             ..Config::default()
         };
@@ -87,7 +89,8 @@ impl Sandbox {
         config.lake.commit_interval = Time(Duration::from_millis(200));
         change(&mut config);
         let server = Server::start(&config).await.unwrap();
-        Self { folder, otlp: server.otlp_grpc, api: Api::new(server.http), server: Some(server) }
+        let (otlp, otlp_http) = (server.otlp_grpc, server.otlp_http);
+        Self { folder, otlp, otlp_http, api: Api::new(server.http), server: Some(server) }
     }
 
     pub(crate) fn lake(&self) -> PathBuf {

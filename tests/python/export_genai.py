@@ -2,9 +2,9 @@
 
     export_genai.py ENDPOINT SEED [RUNS]
 
-ENDPOINT is an OTLP/gRPC address like http://127.0.0.1:4317. The same SEED and RUNS (default 20) give the same calls,
-outcomes, durations, tokens and costs; trace and span ids are random, and times are near now. OTEL_EXPORTER_OTLP_COMPRESSION
-is honoured.
+ENDPOINT is an OTLP/gRPC address like http://127.0.0.1:4317, or one of OTLP/HTTP if OTEL_EXPORTER_OTLP_PROTOCOL is
+http/protobuf. The same SEED and RUNS (default 20) give the same calls, outcomes, durations, tokens and costs; trace and span
+ids are random, and times are near now. OTEL_EXPORTER_OTLP_COMPRESSION is honoured.
 
 One JSON object goes to stdout, the ledger. It is written while the calls are made up and never read back from spans:
 
@@ -21,6 +21,7 @@ Exit code 1, with a message, if not every span was accepted.
 """
 
 import json
+import os
 import random
 import sys
 import time
@@ -28,7 +29,8 @@ from collections import Counter
 from contextlib import contextmanager
 from decimal import ROUND_HALF_EVEN, Decimal
 
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcSpanExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
@@ -73,7 +75,10 @@ class CountingExporter(SpanExporter):
     """The real exporter; counts what was accepted, because `force_flush` does not tell."""
 
     def __init__(self, endpoint: str):
-        self.inner = OTLPSpanExporter(endpoint=endpoint, insecure=True)
+        if os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") == "http/protobuf":
+            self.inner = HttpSpanExporter(endpoint=f"{endpoint}/v1/traces")
+        else:
+            self.inner = GrpcSpanExporter(endpoint=endpoint, insecure=True)
         self.accepted = 0
 
     def export(self, spans):
