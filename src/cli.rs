@@ -9,8 +9,11 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde_json::Value;
 use toolgauge_collector::pipeline::chain;
 use toolgauge_proto::api::{Problem, SqlRequest, SqlResponse, ToolReport, ToolsReport};
+use toolgauge_proto::time::SystemClock;
 
 use crate::config::{Config, ConfigError};
+use crate::demo::{self, DemoError};
+use crate::loadgen::{self, WrongEndpoint};
 use crate::server::{Server, ServerError};
 
 const FAILED: u8 = 1;
@@ -27,6 +30,10 @@ struct Cli {
 enum Command {
     /// Take OTLP, keep every tool call, answer questions
     Serve(Serve),
+    /// See it working: a server on a fresh folder with 30 days of history and live traffic, in which a tool breaks
+    Demo(Demo),
+    /// Send the demo's traffic to any OTLP endpoint, as fast as it goes or at a rate
+    Loadgen(loadgen::Options),
     /// Ask a running server a question in SQL (read-only)
     Sql(Sql),
     /// Reports of a running server
@@ -64,6 +71,14 @@ struct Settings {
 struct Serve {
     #[command(flatten)]
     settings: Settings,
+}
+
+#[derive(Debug, Args)]
+struct Demo {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    options: demo::Options,
 }
 
 #[derive(Debug, Args)]
@@ -127,6 +142,12 @@ enum Failure {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Server(#[from] ServerError),
+    #[error(transparent)]
+    Demo(#[from] DemoError),
+    #[error(transparent)]
+    Endpoint(#[from] WrongEndpoint),
+    #[error("nothing was acknowledged")]
+    NothingAcknowledged,
     #[error("start the runtime")]
     Runtime(#[source] std::io::Error),
     #[error("reach the server at {url} (is `toolgauge serve` running there? `--url` names another address)")]
@@ -146,7 +167,7 @@ enum Failure {
 impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) => WRONG_USAGE,
+            Self::Config(_) | Self::Endpoint(_) => WRONG_USAGE,
             _ => FAILED,
         }
     }
@@ -169,6 +190,8 @@ pub fn run() -> ExitCode {
 fn execute(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve(serve) => run_server(&load(&serve.settings)?),
+        Command::Demo(demo) => run_demo(demo),
+        Command::Loadgen(options) => run_load(&options),
         Command::Sql(sql) => ask_sql(&sql),
         Command::Report { report: Report::Tools { from, to, service, environment, connection } } => {
             let query = [("from", from), ("to", to), ("service", service), ("environment", environment)];
@@ -200,22 +223,62 @@ fn load(settings: &Settings) -> Result<Config, Failure> {
     Ok(Config::load(settings.config.as_deref(), std::env::vars(), flags)?)
 }
 
-fn run_server(config: &Config) -> Result<(), Failure> {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("TOOLGAUGE_LOG").unwrap_or_else(|_| {
-        tracing_subscriber::EnvFilter::new("warn,toolgauge=info,toolgauge_collector=info,toolgauge_queries=info")
-    });
+/// Logs to stderr, unless the environment says otherwise with this filter.
+fn log(filter: &str) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TOOLGAUGE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(filter));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         // The kernel of the tables waits for its own tasks, so it must never have the only thread.
         .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().max(2)))
         .build()
-        .map_err(Failure::Runtime)?;
-    runtime.block_on(async {
+        .map_err(Failure::Runtime)
+}
+
+fn run_demo(demo: Demo) -> Result<(), Failure> {
+    log("warn");
+    let config = load(&demo.settings)?;
+    runtime()?.block_on(async {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let stop = async {
+            tokio::select! {
+                // Cancel-safe: a signal that comes later ends the process, which is wanted.
+                _ = tokio::signal::ctrl_c() => {}
+                // Cancel-safe: as above.
+                _ = terminate.recv() => {}
+            }
+        };
+        match demo::run(&demo.options, config, demo.settings.data, stop).await {
+            Err(DemoError::Output(error)) => Err(error.into()),
+            other => Ok(other?),
+        }
+    })
+}
+
+fn run_load(options: &loadgen::Options) -> Result<(), Failure> {
+    log("warn");
+    let report = runtime()?.block_on(loadgen::run(options, &SystemClock))?;
+    let mut out = std::io::stdout();
+    if options.json {
+        let text = serde_json::to_string(&report).map_err(|error| Failure::Answer(error.into()))?;
+        writeln!(out, "{text}")?;
+    } else {
+        report.write(&mut out)?;
+    }
+    if report.exports == 0 { Err(Failure::NothingAcknowledged) } else { Ok(()) }
+}
+
+fn run_server(config: &Config) -> Result<(), Failure> {
+    log("warn,toolgauge=info,toolgauge_collector=info,toolgauge_queries=info");
+    runtime()?.block_on(async {
         // Before it says that it serves: from then on, a signal must find somebody who stops in order.
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let server = Server::start(config).await?;

@@ -4,5 +4,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod demo;
+pub mod loadgen;
 pub mod metrics;
 pub mod server;

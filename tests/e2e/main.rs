@@ -6,6 +6,7 @@
 
 mod cli;
 mod corpora;
+mod demo;
 mod doors;
 mod full_disk;
 mod http_door;

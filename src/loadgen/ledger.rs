@@ -1,0 +1,173 @@
+//! What the generator did, written down as it makes it up, and never read back from what it sent.
+
+use std::collections::BTreeMap;
+
+use super::fleet::{AGENTS, FAILURES, MODELS, TOOLS};
+
+const DAY_NS: u64 = 86_400_000_000_000;
+
+/// One thing that the generator did.
+#[derive(Debug, Clone)]
+pub(crate) enum Fact {
+    /// An attempt of a tool.
+    Tool {
+        tool: usize,
+        end_ns: u64,
+        duration_ns: u64,
+        /// Place in [`FAILURES`].
+        failure: Option<usize>,
+        /// From 1.
+        attempt: u32,
+        is_final: bool,
+        cost_nano_usd: Option<u64>,
+    },
+    /// A call of a model.
+    Model { model: usize, end_ns: u64, failed: bool, input: u64, cached: u64, output: u64, cost_nano_usd: u64 },
+    /// The run of an agent.
+    Agent { agent: usize, end_ns: u64, failed: bool },
+    /// One more view of a tool's call, which does not count.
+    View,
+    /// The first run of a session.
+    Session,
+}
+
+/// Sums over tool calls.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ToolSums {
+    pub(crate) attempts: u64,
+    pub(crate) attempts_ok: u64,
+    pub(crate) calls: u64,
+    pub(crate) calls_ok: u64,
+    pub(crate) retries: u64,
+    pub(crate) priced: u64,
+    pub(crate) cost_nano_usd: u64,
+    pub(crate) duration_ns: u64,
+}
+
+/// Sums over model calls.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ModelSums {
+    pub(crate) calls: u64,
+    pub(crate) calls_ok: u64,
+    pub(crate) input_tokens: u64,
+    pub(crate) cached_input_tokens: u64,
+    pub(crate) output_tokens: u64,
+    pub(crate) cost_nano_usd: u64,
+}
+
+/// Sums of facts. Days are counted from 1970-01-01 (UTC).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Ledger {
+    /// By day and tool.
+    pub(crate) tools: BTreeMap<(u64, &'static str), ToolSums>,
+    /// By tool and class.
+    pub(crate) errors: BTreeMap<(&'static str, &'static str), u64>,
+    /// By day and model.
+    pub(crate) models: BTreeMap<(u64, &'static str), ModelSums>,
+    /// Runs, and those that went well, by day and agent.
+    pub(crate) agents: BTreeMap<(u64, &'static str), (u64, u64)>,
+    /// Views that do not count.
+    pub(crate) views: u64,
+    pub(crate) sessions: u64,
+}
+
+impl Ledger {
+    pub(crate) fn add(&mut self, fact: &Fact) {
+        match *fact {
+            Fact::Tool { tool, end_ns, duration_ns, failure, attempt, is_final, cost_nano_usd } => {
+                let name = TOOLS[tool].name;
+                let sums = self.tools.entry((end_ns / DAY_NS, name)).or_default();
+                let ok = u64::from(failure.is_none());
+                sums.attempts += 1;
+                sums.attempts_ok += ok;
+                sums.calls += u64::from(is_final);
+                sums.calls_ok += if is_final { ok } else { 0 };
+                sums.retries += u64::from(attempt > 1);
+                sums.priced += u64::from(cost_nano_usd.is_some());
+                sums.cost_nano_usd += cost_nano_usd.unwrap_or_default();
+                sums.duration_ns += duration_ns;
+                if let Some(failure) = failure {
+                    *self.errors.entry((name, FAILURES[failure].class)).or_default() += 1;
+                }
+            }
+            Fact::Model { model, end_ns, failed, input, cached, output, cost_nano_usd } => {
+                let sums = self.models.entry((end_ns / DAY_NS, MODELS[model].name)).or_default();
+                sums.calls += 1;
+                sums.calls_ok += u64::from(!failed);
+                sums.input_tokens += input;
+                sums.cached_input_tokens += cached;
+                sums.output_tokens += output;
+                sums.cost_nano_usd += cost_nano_usd;
+            }
+            Fact::Agent { agent, end_ns, failed } => {
+                let (runs, ok) = self.agents.entry((end_ns / DAY_NS, AGENTS[agent].name)).or_default();
+                *runs += 1;
+                *ok += u64::from(!failed);
+            }
+            Fact::View => self.views += 1,
+            Fact::Session => self.sessions += 1,
+        }
+    }
+
+    pub(crate) fn merge(&mut self, other: Self) {
+        for (key, sums) in other.tools {
+            let all = self.tools.entry(key).or_default();
+            all.attempts += sums.attempts;
+            all.attempts_ok += sums.attempts_ok;
+            all.calls += sums.calls;
+            all.calls_ok += sums.calls_ok;
+            all.retries += sums.retries;
+            all.priced += sums.priced;
+            all.cost_nano_usd += sums.cost_nano_usd;
+            all.duration_ns += sums.duration_ns;
+        }
+        for (key, count) in other.errors {
+            *self.errors.entry(key).or_default() += count;
+        }
+        for (key, sums) in other.models {
+            let all = self.models.entry(key).or_default();
+            all.calls += sums.calls;
+            all.calls_ok += sums.calls_ok;
+            all.input_tokens += sums.input_tokens;
+            all.cached_input_tokens += sums.cached_input_tokens;
+            all.output_tokens += sums.output_tokens;
+            all.cost_nano_usd += sums.cost_nano_usd;
+        }
+        for (key, (runs, ok)) in other.agents {
+            let all = self.agents.entry(key).or_default();
+            *all = (all.0 + runs, all.1 + ok);
+        }
+        self.views += other.views;
+        self.sessions += other.sessions;
+    }
+
+    pub(crate) fn add_all(&mut self, facts: &[Fact]) {
+        for fact in facts {
+            self.add(fact);
+        }
+    }
+
+    /// Calls that count, of tools, models and agents: attempts, not logical calls.
+    pub(crate) fn counted(&self) -> u64 {
+        let tools: u64 = self.tools.values().map(|sums| sums.attempts).sum();
+        let models: u64 = self.models.values().map(|sums| sums.calls).sum();
+        let agents: u64 = self.agents.values().map(|(runs, _)| runs).sum();
+        tools + models + agents
+    }
+
+    /// Rows of `calls`.
+    pub(crate) fn rows(&self) -> u64 {
+        self.counted() + self.views
+    }
+
+    /// All known cost, in billionths of a dollar.
+    pub(crate) fn cost_nano_usd(&self) -> u64 {
+        let tools: u64 = self.tools.values().map(|sums| sums.cost_nano_usd).sum();
+        tools + self.models.values().map(|sums| sums.cost_nano_usd).sum::<u64>()
+    }
+}
+
+/// How many of these facts are calls that count.
+pub(crate) fn counted(facts: &[Fact]) -> u64 {
+    facts.iter().filter(|fact| !matches!(fact, Fact::View | Fact::Session)).count() as u64
+}

@@ -1,0 +1,121 @@
+//! `toolgauge demo` and `toolgauge loadgen`, as processes.
+
+use serde_json::Value;
+use toolgauge::config::Time;
+
+use crate::process::{program, run};
+use crate::sandbox::{LIMIT, Sandbox, nanos};
+
+/// Any port, so that demos run side by side.
+const DOORS: [&str; 6] = ["--otlp-grpc", "127.0.0.1:0", "--otlp-http", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+
+/// Scenario: a demo without live traffic. Guarantees: every figure of its ledger is what SQL says, and the folder of its own is
+/// gone afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_history_of_a_demo_is_what_its_ledger_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = program();
+    command.args(["demo", "--no-live", "--calls", "20000", "--seed", "3"]).args(DOORS).env("TMPDIR", folder.path());
+    let (code, stdout, stderr) = run(command).await;
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    let checked = stdout.lines().find(|line| line.starts_with("Checked by SQL: ")).unwrap();
+    let calls: u64 = checked["Checked by SQL: ".len()..].split(' ').next().unwrap().parse().unwrap();
+    assert!((19_000..21_000).contains(&calls), "{checked}");
+    assert!(checked.ends_with("are those of the generator's ledger."), "{checked}");
+    assert!(stdout.contains("  100 %: ") || stdout.contains("  90 %: "), "progress in lines: {stdout}");
+    assert!(stdout.contains("search_docs") && stdout.contains(" sql --url http://127.0.0.1:"), "{stdout}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert_eq!(stderr, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_refuses_a_folder_that_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("mine"), "x").unwrap();
+    let mut command = program();
+    command.args(["demo", "--no-live", "--data"]).arg(folder.path()).args(DOORS);
+    let (code, _, stderr) = run(command).await;
+    assert!(code == 1 && stderr.contains("is not empty: the demo needs a fresh folder"), "{code}: {stderr}");
+}
+
+async fn load(endpoint: &str, arguments: &[&str]) -> Value {
+    let mut command = program();
+    command.args(["loadgen", endpoint, "--json"]).args(arguments);
+    let (code, stdout, stderr) = run(command).await;
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    serde_json::from_str(&stdout).unwrap()
+}
+
+/// Scenario: loads over both transports, compressed or not, flat out and at a rate, one seed for all. Guarantees: what each
+/// reports as acknowledged is what SQL counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_loads_report_as_acknowledged_is_what_sql_counts() {
+    let sandbox = Sandbox::start_with(|config| config.settle.after = Time(LIMIT)).await;
+    let (grpc, http) = (format!("http://{}", sandbox.otlp), format!("http://{}", sandbox.otlp_http));
+    let mut reports = Vec::new();
+    for (endpoint, arguments) in [
+        (&grpc, &["--duration", "500ms", "--connections", "2"][..]),
+        (&grpc, &["--duration", "1s", "--rate", "400", "--compression", "zstd", "--scenario", "flaky"]),
+        (&http, &["--duration", "500ms", "--protocol", "http", "--compression", "gzip"]),
+        (&http, &["--duration", "1s", "--protocol", "http", "--rate", "300", "--scenario", "plain"]),
+    ] {
+        let report = load(endpoint, arguments).await;
+        assert_eq!(report["refused"], serde_json::json!({}), "{report}");
+        assert!(report["latency_ms"]["p99"].as_f64().unwrap() > 0.0, "{report}");
+        reports.push(report);
+    }
+    let rate = reports[1]["calls"].as_f64().unwrap() / 1.0;
+    assert!((250.0..=550.0).contains(&rate), "{}", reports[1]);
+    sandbox.api.until_visible().await;
+    let sum = |key: &str| reports.iter().map(|report| report[key].as_u64().unwrap()).sum::<u64>();
+    let counted = sandbox.api.row("SELECT count(*) FILTER (WHERE counted), count(*), sum(cost_usd) FROM calls").await;
+    assert_eq!((counted[0].as_u64(), counted[1].as_u64()), (Some(sum("calls")), Some(sum("spans"))));
+    let cost: i128 = reports.iter().map(|report| nanos(report["cost_usd"].as_str().unwrap())).sum();
+    assert_eq!(nanos(counted[2].as_str().unwrap()), cost);
+    let tools = "SELECT count(*), count(*) FILTER (WHERE final), count(*) FILTER (WHERE final AND outcome = 'error') \
+        FROM tool_calls";
+    let tools = sandbox.api.row(tools).await;
+    assert_eq!(tools, [sum("tool_attempts"), sum("tool_calls"), sum("tool_failures")].map(Value::from));
+    assert!(sum("tool_failures") > 0);
+    sandbox.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_game_day_one_tool_fails_as_it_is_asked_for() {
+    let sandbox = Sandbox::start_with(|config| config.settle.after = Time(LIMIT)).await;
+    let arguments = [
+        "--duration",
+        "1s",
+        "--scenario",
+        "plain",
+        "--break",
+        "tool=read_page,for=5m,class=rate_limited",
+        "--seed",
+        "9",
+    ];
+    load(&format!("http://{}", sandbox.otlp), &arguments).await;
+    sandbox.api.until_visible().await;
+    let classes =
+        sandbox.api.sql("SELECT tool_name, error_class FROM tool_calls WHERE outcome = 'error' GROUP BY 1, 2").await;
+    assert_eq!(classes, [["read_page", "rate_limited"]]);
+    let first = "SELECT count(*) FILTER (WHERE outcome = 'ok') FROM tool_calls WHERE tool_name = 'read_page' AND attempt = 1 \
+        AND start_time > (SELECT min(start_time) FROM tool_calls WHERE outcome = 'error')";
+    assert_eq!(sandbox.api.number(first).await, 0);
+    sandbox.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_that_cannot_be_says_why() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (arguments, code, says) in [
+        (vec![format!("http://{nobody}"), "--duration=200ms".to_owned()], 1, "nothing was acknowledged"),
+        (vec!["https://127.0.0.1:1".to_owned()], 2, "only http:// is spoken here"),
+        (vec!["--break".to_owned(), "tool=nothing,for=1m".to_owned()], 2, "no tool is called \"nothing\""),
+        (vec!["--rate".to_owned(), "0".to_owned()], 2, "--rate"),
+    ] {
+        let mut command = program();
+        command.arg("loadgen").args(&arguments);
+        let (found, stdout, stderr) = run(command).await;
+        assert!(found == code && stderr.contains(says), "{arguments:?}: {found}: {stdout}{stderr}");
+    }
+}
