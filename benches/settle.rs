@@ -40,6 +40,7 @@ fn span(n: u64) -> Facts {
         start_ns,
         end_ns: start_ns + 5 * MILLISECOND,
         failed: false,
+        asked: false,
         asks_retry: false,
         says_attempt: 0,
         threshold: NO_THRESHOLD,

@@ -84,7 +84,7 @@ pub struct Facts {
     pub layer: Layer,
     /// What brought it.
     pub signal: Signal,
-    /// Name of the tool.
+    /// Name of the tool; 0 if the row does not say it, because the row around it does.
     pub tool: u64,
     /// Name of the tool's server.
     pub server: u64,
@@ -98,6 +98,9 @@ pub struct Facts {
     pub end_ns: i64,
     /// Whether it reports a failure.
     pub failed: bool,
+    /// It only tells that a call was asked for (a person may have said no): it counts if a view or a log record tells
+    /// that the call was carried out. Tools only.
+    pub asked: bool,
     /// The producer says that this failed attempt should be tried again.
     pub asks_retry: bool,
     /// The producer says that it is attempt number n; 0 if it says nothing, and 2 or more marks a retry.
@@ -152,7 +155,7 @@ impl Decision {
     /// What a row is that has no relatives.
     fn alone(facts: &Facts) -> Self {
         Self {
-            counted: true,
+            counted: !facts.asked,
             attempt: facts.says_attempt.max(1),
             is_final: true,
             retry_of: None,

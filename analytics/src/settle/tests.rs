@@ -40,6 +40,7 @@ pub(super) fn span(n: u64) -> Facts {
         start_ns: 0,
         end_ns: 0,
         failed: false,
+        asked: false,
         asks_retry: false,
         says_attempt: 0,
         threshold: NO_THRESHOLD,

@@ -28,7 +28,8 @@ pub(super) fn nests(outer: &Facts, inner: &Facts) -> bool {
     match (outer.kind, inner.kind) {
         (Kind::Tool, Kind::Tool) => {
             let same_call = outer.call_id != 0 && outer.call_id == inner.call_id;
-            outer.tool == inner.tool && (inner.layer > outer.layer || same_call)
+            let further_in = inner.layer > outer.layer;
+            outer.tool == inner.tool && (further_in || same_call) || inner.tool == 0 && further_in
         }
         (Kind::Model, Kind::Model) => true,
         _ => false,
@@ -219,10 +220,15 @@ fn count(rows: &[Row], scratch: &super::Scratch, work: &mut Scratch, any_frozen:
         .take_while(|above| rows[*above].facts.kind == Kind::Model)
         .any(bound)
     };
+    let inner = &work.inner;
+    let carried_out = |i: usize| {
+        let from = inner.partition_point(|view| (view.0 as usize) < i);
+        pair[i] != NONE || inner.get(from).is_some_and(|view| view.0 as usize == i)
+    };
     for (i, row) in rows.iter().enumerate().filter(|(_, row)| row.frozen.is_none()) {
         let free = match row.facts.kind {
             _ if beside_span(rows, pair, i) => false,
-            Kind::Tool => work.top[i] as usize == i && !work.marked[i],
+            Kind::Tool => work.top[i] as usize == i && !work.marked[i] && (!row.facts.asked || carried_out(i)),
             Kind::Model => !(work.marked[i] || bound(i) || any_frozen && beneath_bound(i)),
             Kind::Agent => !bound(i),
         };

@@ -13,6 +13,9 @@ mod columns;
 mod convention;
 mod decimal;
 mod failure;
+mod format;
+mod json;
+mod record;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -22,15 +25,18 @@ use std::borrow::Cow;
 use toolgauge_analytics::settle::{Facts, Link, NO_THRESHOLD};
 use toolgauge_proto::call::{CostSource, ErrorClass, Kind, Outcome, Signal};
 use toolgauge_proto::id::{RowId, SpanId, TraceId, WalPosition};
-use toolgauge_proto::otlp::{AnyValueView, Events, LogRecordView, LogsView, ResourceView, SpanView, TracesView};
+use toolgauge_proto::otlp::{
+    AnyValueView, EventView, Events, LogRecordView, LogsView, ResourceView, SpanView, TracesView,
+};
 use toolgauge_proto::time::UnixMicros;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128_with_seed};
 
 use attributes::Attributes;
 pub(crate) use columns::{CallColumns, NULL_WORD};
 use columns::{Word, WordColumn};
-use convention::{Condition, FIELDS, Field, Rule, Slot, Source};
+use convention::{Field, Looks, Rule, Slot};
 pub use convention::{ConventionError, Conventions};
+use record::{Record, fields, first, holds, recognises};
 
 /// Longest name that is kept, in bytes; longer ones are cut and counted.
 const WORD_BYTES_MAX: usize = 256;
@@ -195,6 +201,7 @@ struct Origin<'a, 'f> {
     environment: Option<Cow<'a, str>>,
     resource_hash: u64,
     scope_hash: u64,
+    scope_name: &'a [u8],
     sums: ArrivalSums,
     keys: Option<(u64, OriginKeys)>,
 }
@@ -205,16 +212,6 @@ struct OriginKeys {
     service_name: u16,
     service_version: u16,
     environment: u16,
-}
-
-/// A span or a log record, as rules look at it.
-struct Record<'r, 'a> {
-    signal: Signal,
-    attributes: &'r Attributes<'a>,
-    name: &'a [u8],
-    span_kind: i32,
-    status_error: bool,
-    event: Option<&'a [u8]>,
 }
 
 impl Recogniser {
@@ -249,9 +246,16 @@ impl Recogniser {
             let mut origin = self.origin(frame, resource.resource(), &attributes);
             for scope in resource.scope_spans() {
                 attributes.begin_scope(&self.conventions, scope.scope().attributes());
+                origin.scope_name = scope.scope().name;
                 for span in scope.spans() {
                     attributes.begin_record(&self.conventions, span.attributes());
                     self.span(&mut origin, &span, &attributes, sink);
+                    if self.conventions.looks_at_span_events() {
+                        for event in span.events() {
+                            attributes.begin_record(&self.conventions, event.attributes());
+                            self.span_event(&mut origin, &span, &event, &attributes, sink);
+                        }
+                    }
                 }
             }
             sink.arrived(origin.service_name.as_deref(), &origin.sums);
@@ -266,6 +270,7 @@ impl Recogniser {
             let mut origin = self.origin(frame, resource.resource(), &attributes);
             for scope in resource.scope_logs() {
                 attributes.begin_scope(&self.conventions, scope.scope().attributes());
+                origin.scope_name = scope.scope().name;
                 origin.scope_hash = xxh3_64(scope.scope().raw());
                 for record in scope.log_records() {
                     attributes.begin_record(&self.conventions, record.attributes());
@@ -295,21 +300,21 @@ impl Recogniser {
             environment,
             resource_hash: xxh3_64(resource.raw()),
             scope_hash: 0,
+            scope_name: &[],
             sums: ArrivalSums { requests: 1, unreadable, ..ArrivalSums::default() },
             keys: None,
         }
     }
 
-    fn rule(&self, record: &Record<'_, '_>) -> Option<&Rule> {
-        self.conventions.candidates(record.attributes.slots()).find(|rule| {
-            rule.signal == record.signal
-                && rule.all.iter().all(|condition| holds(condition, record))
-                && !rule.none.iter().any(|condition| holds(condition, record))
-        })
+    /// The rule that recognises the record, and what of.
+    fn rule<'a>(&'a self, record: &Record<'_, 'a>) -> Option<(&'a Rule, Kind)> {
+        let mut candidates = self.conventions.candidates(record.looks, record.attributes.slots());
+        let rule = candidates.find(|rule| recognises(rule, record))?;
+        Some((rule, rule.kind?))
     }
 
     fn span<'a>(
-        &self,
+        &'a self,
         origin: &mut Origin<'a, '_>,
         span: &SpanView<'a>,
         attributes: &Attributes<'a>,
@@ -317,12 +322,13 @@ impl Recogniser {
     ) {
         origin.sums.spans += 1;
         let record = Record {
-            signal: Signal::Span,
+            looks: Looks::Span,
             attributes,
             name: span.name,
             span_kind: span.kind,
             status_error: span.status.code == STATUS_CODE_ERROR,
-            event: None,
+            events: [None; 3],
+            scope: origin.scope_name,
         };
         let trace_id = TraceId::from_slice(span.trace_id);
         let span_id = SpanId::from_slice(span.span_id);
@@ -341,7 +347,7 @@ impl Recogniser {
                 Link { span_id: number(Some(span_id)), parent_span_id: number(parent), remote_parent, threshold };
             sink.link(group_of_trace(origin.tenant_seed, trace_id), link);
         }
-        let Some(rule) = rule else {
+        let Some((rule, kind)) = rule else {
             origin.sums.unreadable += i64::from(trace_id.is_none() || span_id.is_none());
             return;
         };
@@ -375,33 +381,80 @@ impl Recogniser {
         }
         let ids = Ids { row_id, trace_id: Some(trace_id), span_id: Some(span_id), parent };
         let said = Said { message: span.status.message, events: Some(span.events()), threshold };
-        self.write(origin, rule, &record, &ids, interval, said, sink);
+        self.write(origin, (rule, kind), &record, &ids, interval, said, sink);
+    }
+
+    /// An event of a span that tells of a call, as a log record would.
+    fn span_event<'a>(
+        &'a self,
+        origin: &mut Origin<'a, '_>,
+        span: &SpanView<'a>,
+        event: &EventView<'a>,
+        attributes: &Attributes<'a>,
+        sink: &mut impl RowSink,
+    ) {
+        let record = Record {
+            looks: Looks::SpanEvent,
+            attributes,
+            name: span.name,
+            span_kind: span.kind,
+            status_error: span.status.code == STATUS_CODE_ERROR,
+            events: [attributes.get(self.event_name).and_then(text_of), some(event.name), None],
+            scope: origin.scope_name,
+        };
+        let Some((rule, kind)) = self.rule(&record) else { return };
+        let end = event.time_unix_nano;
+        let duration_ns = self.duration_ns(origin, rule, &record);
+        let times = Times { start: end.saturating_sub(duration_ns), end };
+        let interval = match self.check_times(times, origin.frame.received) {
+            Ok(interval) => interval,
+            Err(refused) => {
+                return self.refuse(origin, rule, &record, refused, (span.trace_id, span.span_id), times, sink);
+            }
+        };
+        let seed = xxh3_64_with_seed(span.span_id, xxh3_64_with_seed(span.trace_id, origin.tenant_seed));
+        let row_id = RowId::from_bytes(xxh3_128_with_seed(event.raw(), seed).to_be_bytes());
+        if !sink.is_new(row_id) {
+            origin.sums.duplicates += 1;
+            return;
+        }
+        // It hangs under its span, and is not that span.
+        let parent = SpanId::from_slice(span.span_id);
+        let ids = Ids { row_id, trace_id: TraceId::from_slice(span.trace_id), span_id: None, parent };
+        let said = Said { message: &[], events: None, threshold: NO_THRESHOLD };
+        self.write(origin, (rule, kind), &record, &ids, interval, said, sink);
+    }
+
+    /// How long the call of a record took that has one time only, in nanoseconds.
+    fn duration_ns<'a>(&self, origin: &mut Origin<'a, '_>, rule: &'a Rule, record: &Record<'_, 'a>) -> u64 {
+        let mut unreadable = 0;
+        let duration_ms = first(&rule.fields[Field::DurationMs as usize], record)
+            .and_then(|value| value::float(value, &mut unreadable).filter(|ms| (0.0..=1e12).contains(ms)));
+        origin.sums.unreadable += unreadable;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded above")]
+        duration_ms.map_or(0, |ms| (ms * 1e6).round() as u64)
     }
 
     fn log_record<'a>(
-        &self,
+        &'a self,
         origin: &mut Origin<'a, '_>,
         log: &LogRecordView<'a>,
         attributes: &Attributes<'a>,
         sink: &mut impl RowSink,
     ) {
         origin.sums.log_records += 1;
-        let text = |value: &AnyValueView<'a>| match value {
-            AnyValueView::String(text) if !text.is_empty() => Some(*text),
-            _ => None,
+        let record = Record {
+            looks: Looks::Log,
+            attributes,
+            name: &[],
+            span_kind: 0,
+            status_error: false,
+            events: [attributes.get(self.event_name).and_then(text_of), some(log.event_name), text_of(&log.body)],
+            scope: origin.scope_name,
         };
-        let event = attributes.get(self.event_name).and_then(text);
-        let event = event.or_else(|| (!log.event_name.is_empty()).then_some(log.event_name));
-        let event = event.or_else(|| text(&log.body));
-        let record = Record { signal: Signal::Log, attributes, name: &[], span_kind: 0, status_error: false, event };
-        let Some(rule) = self.rule(&record) else { return };
+        let Some((rule, kind)) = self.rule(&record) else { return };
         let end = if log.time_unix_nano == 0 { log.observed_time_unix_nano } else { log.time_unix_nano };
-        let mut unreadable = 0;
-        let duration_ms = first(&rule.fields[Field::DurationMs as usize], &record)
-            .and_then(|value| value::float(value, &mut unreadable).filter(|ms| (0.0..=1e12).contains(ms)));
-        origin.sums.unreadable += unreadable;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded above")]
-        let duration_ns = duration_ms.map_or(0, |ms| (ms * 1e6).round() as u64);
+        let duration_ns = self.duration_ns(origin, rule, &record);
         let times = Times { start: end.saturating_sub(duration_ns), end };
         let trace_id = TraceId::from_slice(log.trace_id);
         let span_id = SpanId::from_slice(log.span_id);
@@ -419,7 +472,7 @@ impl Recogniser {
         }
         let ids = Ids { row_id, trace_id, span_id, parent: None };
         let said = Said { message: &[], events: None, threshold: NO_THRESHOLD };
-        self.write(origin, rule, &record, &ids, interval, said, sink);
+        self.write(origin, (rule, kind), &record, &ids, interval, said, sink);
     }
 
     fn check_times(&self, times: Times, received: UnixMicros) -> Result<Interval, (&'static str, String)> {
@@ -445,7 +498,7 @@ impl Recogniser {
     fn refuse<'a>(
         &self,
         origin: &mut Origin<'a, '_>,
-        rule: &Rule,
+        rule: &'a Rule,
         record: &Record<'_, 'a>,
         (reason, detail): (&'static str, String),
         (trace_id, span_id): (&[u8], &[u8]),
@@ -462,7 +515,7 @@ impl Recogniser {
             received: origin.frame.received,
             tenant: origin.frame.tenant.to_owned(),
             service_name: origin.service_name.as_deref().map(str::to_owned),
-            signal: record.signal,
+            signal: signal_of(record),
             reason,
             detail,
             tool_name,
@@ -478,7 +531,7 @@ impl Recogniser {
     fn write<'a>(
         &self,
         origin: &mut Origin<'a, '_>,
-        rule: &Rule,
+        (rule, kind): (&'a Rule, Kind),
         record: &Record<'_, 'a>,
         ids: &Ids,
         interval: Interval,
@@ -500,9 +553,9 @@ impl Recogniser {
         columns.start_time.push(interval.start_ns.div_euclid(1_000));
         columns.end_time.push(interval.end_ns.div_euclid(1_000));
         columns.duration_ns.push(interval.end_ns - interval.start_ns);
-        columns.kind.set(row, rule.kind as u8);
+        columns.kind.set(row, kind as u8);
         columns.layer.set(row, rule.layer as u8);
-        columns.signal.set(row, record.signal as u8);
+        columns.signal.set(row, signal_of(record) as u8);
         columns.convention.set(row, &rule.convention);
         columns.tenant.set_key(row, keys.tenant);
         columns.service_name.set_key(row, keys.service_name);
@@ -529,7 +582,7 @@ impl Recogniser {
                 }
             };
         }
-        if rule.kind == Kind::Tool {
+        if kind == Kind::Tool {
             word!(ToolName, tool_name, tool);
             word!(ToolType, tool_type);
             word!(ToolServer, tool_server, server);
@@ -611,7 +664,9 @@ impl Recogniser {
                 .or_else(|| (!said.message.is_empty()).then(|| String::from_utf8_lossy(said.message)))
                 .or_else(|| exception.as_ref()?.message.as_deref().map(Cow::Borrowed));
             columns.outcome.set(row, Outcome::Error as u8);
-            let class = failure::class(error_type.as_deref(), status_code, message.as_deref());
+            let told = rule.classes.iter().find(|(condition, _)| holds(condition, record)).map(|(_, class)| *class);
+            let class =
+                told.unwrap_or_else(|| failure::class(error_type.as_deref(), status_code, message.as_deref()));
             columns.error_class.set(row, class as u8);
             columns.error_fingerprint.set(row, failure::fingerprint(error_type.as_deref(), message.as_deref()));
             if let Some(error_type) = &error_type {
@@ -642,20 +697,22 @@ impl Recogniser {
         origin.sums.unreadable += bad;
 
         let group = match ids.trace_id {
-            Some(trace_id) => group_of_trace(origin.tenant_seed, trace_id),
-            None if session != 0 => {
+            Some(trace_id) if session == 0 || !rule.related_by_session => {
+                group_of_trace(origin.tenant_seed, trace_id)
+            }
+            _ if session != 0 => {
                 GroupKey(xxh3_128_with_seed(&session.to_le_bytes(), origin.tenant_seed.wrapping_add(1)))
             }
-            None => GroupKey(u128::from_le_bytes(*ids.row_id.as_bytes())),
+            _ => GroupKey(u128::from_le_bytes(*ids.row_id.as_bytes())),
         };
         let facts = Facts {
             seq: 0,
             row_id: ids.row_id,
             span_id: number(ids.span_id),
             parent_span_id: number(ids.parent),
-            kind: rule.kind,
+            kind,
             layer: rule.layer,
-            signal: record.signal,
+            signal: signal_of(record),
             tool,
             server,
             call_id,
@@ -663,6 +720,7 @@ impl Recogniser {
             start_ns: interval.start_ns,
             end_ns: interval.end_ns,
             failed,
+            asked: rule.asked,
             asks_retry: failed && get(Field::AsksRetry).is_some(),
             says_attempt: attempt.map_or(0, i32::unsigned_abs),
             threshold: said.threshold,
@@ -734,72 +792,30 @@ struct Said<'a> {
     threshold: u64,
 }
 
+/// What the column `signal` says of a record.
+fn signal_of(record: &Record<'_, '_>) -> Signal {
+    match record.looks {
+        Looks::Span | Looks::SpanEvent => Signal::Span,
+        Looks::Log => Signal::Log,
+    }
+}
+
+fn text_of<'a>(value: &AnyValueView<'a>) -> Option<&'a [u8]> {
+    match value {
+        AnyValueView::String(text) => some(text),
+        _ => None,
+    }
+}
+
+fn some(text: &[u8]) -> Option<&[u8]> {
+    (!text.is_empty()).then_some(text)
+}
+
 struct Hex<'a>(&'a [u8]);
 
 impl std::fmt::Display for Hex<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.iter().take(32).try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-/// The first source that holds a value that says something.
-fn first<'a>(sources: &[Source], record: &Record<'_, 'a>) -> Option<AnyValueView<'a>> {
-    sources.iter().find_map(|source| of_source(source, record))
-}
-
-#[inline]
-fn of_source<'a>(source: &Source, record: &Record<'_, 'a>) -> Option<AnyValueView<'a>> {
-    match source {
-        Source::Attribute(slot) => record.attributes.get(*slot).copied(),
-        Source::NameAfter(prefix) => {
-            let at = record.name.windows(prefix.len()).position(|window| window == prefix)?;
-            let rest = &record.name[at + prefix.len()..];
-            (!rest.is_empty()).then_some(AnyValueView::String(rest))
-        }
-    }
-}
-
-/// Every field that the record says, each from the source that the rule prefers.
-#[inline]
-fn fields<'a>(rule: &Rule, record: &Record<'_, 'a>) -> [Option<AnyValueView<'a>>; FIELDS] {
-    let mut found = [None; FIELDS];
-    let mut preferences = [u8::MAX; FIELDS];
-    let mut take = |(field, preference): (u8, u8), value: Option<AnyValueView<'a>>| {
-        let field = usize::from(field);
-        if preference < preferences[field] && value.is_some() {
-            preferences[field] = preference;
-            found[field] = value;
-        }
-    };
-    for slot in record.attributes.slots() {
-        for read in rule.reads(slot) {
-            take(*read, record.attributes.get(slot).copied());
-        }
-    }
-    for read in rule.other_reads() {
-        take(*read, of_source(&rule.fields[usize::from(read.0)][usize::from(read.1)], record));
-    }
-    found
-}
-
-#[inline]
-fn holds(condition: &Condition, record: &Record<'_, '_>) -> bool {
-    match condition {
-        Condition::Attribute(slot, words) => record.attributes.get(*slot).is_some_and(|value| match words {
-            None => true,
-            Some(words) => match value {
-                AnyValueView::String(text) => words.iter().any(|word| word == text),
-                AnyValueView::Bool(value) => {
-                    let text: &[u8] = if *value { b"true" } else { b"false" };
-                    words.iter().any(|word| word == text)
-                }
-                AnyValueView::Int(value) => words.iter().any(|word| *word == value.to_string().into_bytes()),
-                _ => false,
-            },
-        }),
-        Condition::SpanKind(kinds) => kinds.contains(&record.span_kind),
-        Condition::StatusError => record.status_error,
-        Condition::Event(names) => record.event.is_some_and(|event| names.iter().any(|name| name == event)),
     }
 }
 

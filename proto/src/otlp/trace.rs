@@ -267,6 +267,12 @@ impl<'a> EventView<'a> {
     pub fn attributes(&self) -> Attributes<'a> {
         Attributes::of(self.raw, 3)
     }
+
+    /// The event's bytes.
+    #[must_use]
+    pub const fn raw(&self) -> &'a [u8] {
+        self.raw
+    }
 }
 
 /// The [`ResourceSpansView`]s of a request.

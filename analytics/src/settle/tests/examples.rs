@@ -253,3 +253,19 @@ fn scratch_space_of_one_group_does_not_leak_into_the_next() {
     decider.decide(&live(&facts), &links, SETTLE_NS, &mut again);
     assert_eq!(first, again);
 }
+
+#[test]
+fn a_call_that_was_asked_for_counts_once_it_was_carried_out() {
+    let asked = Facts { asked: true, call_id: 5, ..span(1) };
+    let execution =
+        Facts { tool: 0, layer: Layer::Client, parent_span_id: 1, end_ns: 5, failed: true, ..span(2) };
+    let log = Facts { signal: Signal::Log, call_id: 5, span_id: 0, ..span(3) };
+    let counted = |facts: &[Facts]| decide(facts, &[]).iter().map(|d| d.counted).collect::<Vec<_>>();
+    assert_eq!(counted(&[asked]), [false], "a person said no");
+    assert_eq!(counted(&[asked, execution]), [true, false]);
+    assert_eq!(counted(&[asked, log]), [true, false]);
+    assert_eq!(counted(&[asked, execution, log]), [true, false, false]);
+    assert!(decide(&[asked, execution], &[])[0].failed, "how it ended is told by what carried it out");
+    let of_subagent = Facts { tool: 2, parent_span_id: 2, ..span(4) };
+    assert_eq!(counted(&[asked, execution, of_subagent]), [true, false, true]);
+}

@@ -136,10 +136,12 @@ impl Model<'_> {
     fn outer(&self, i: usize) -> Option<usize> {
         let above = self.up[i]?;
         let (outer, inner) = (self.facts[above], self.facts[i]);
-        let tools = outer.kind == Kind::Tool && inner.kind == Kind::Tool && outer.tool == inner.tool;
+        let tools = outer.kind == Kind::Tool && inner.kind == Kind::Tool;
         let further_in = inner.layer as u8 > outer.layer as u8;
         let same_id = inner.call_id != 0 && inner.call_id == outer.call_id;
-        (tools && (further_in || same_id) && !self.span_of.contains_key(&i)).then_some(above)
+        let same_call = outer.tool == inner.tool && (further_in || same_id);
+        let unnamed = inner.tool == 0 && further_in;
+        (tools && (same_call || unnamed) && !self.span_of.contains_key(&i)).then_some(above)
     }
 
     fn resolved(&self, i: usize) -> (bool, Option<usize>, Vec<usize>) {
@@ -169,7 +171,10 @@ impl Model<'_> {
         }
         match self.facts[i].kind {
             Kind::Agent => true,
-            Kind::Tool => self.outer(i).is_none(),
+            Kind::Tool => {
+                let told = self.log_of(i).is_some() || (0..self.facts.len()).any(|view| self.outer(view) == Some(i));
+                self.outer(i).is_none() && (!self.facts[i].asked || told)
+            }
             Kind::Model => !(0..self.facts.len()).any(|inner| {
                 let facts = self.facts[inner];
                 self.up[inner] == Some(i) && facts.kind == Kind::Model && !self.span_of.contains_key(&inner)
