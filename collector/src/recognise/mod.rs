@@ -8,6 +8,8 @@
 //! A value that cannot be read costs its column a null and a count, never the row. A record whose identity or times
 //! make no sense is quarantined with the reason; nothing else of its export is lost.
 
+#[cfg(test)]
+mod arrangements;
 mod attributes;
 mod columns;
 mod convention;
