@@ -15,6 +15,7 @@ use crate::config::{Config, ConfigError};
 use crate::demo::{self, DemoError};
 use crate::loadgen::{self, WrongEndpoint};
 use crate::server::{Server, ServerError};
+use crate::why::{self, Holds, WhyError};
 
 const FAILED: u8 = 1;
 const WRONG_USAGE: u8 = 2;
@@ -41,6 +42,8 @@ enum Command {
         #[command(subcommand)]
         report: Report,
     },
+    /// Which rule recognises each span or record of an OTLP export, or why none does
+    Why(Why),
     /// Look at the configuration
     Config {
         #[command(subcommand)]
@@ -81,7 +84,7 @@ struct Demo {
     options: demo::Options,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct Connection {
     /// Address of the server's HTTP API
     #[arg(long, env = "TOOLGAUGE_URL", default_value = "http://127.0.0.1:4400")]
@@ -120,6 +123,23 @@ enum Report {
     },
 }
 
+#[derive(Debug, Args)]
+struct Why {
+    /// A file with an export (protobuf), or the id of a trace that a running server has
+    export: String,
+    /// What the file holds, if it cannot be told
+    #[arg(long, value_enum)]
+    holds: Option<Holds>,
+    /// Name every rule that did not recognise a record, not only the one that came nearest
+    #[arg(long)]
+    all: bool,
+    /// Configuration file (TOML), for the conventions that it names
+    #[arg(long, env = "TOOLGAUGE_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
 #[derive(Debug, Subcommand)]
 enum ConfigAction {
     /// Print the configuration in force, as TOML
@@ -148,6 +168,8 @@ enum Failure {
     Endpoint(#[from] WrongEndpoint),
     #[error("nothing was acknowledged")]
     NothingAcknowledged,
+    #[error(transparent)]
+    Why(#[from] WhyError),
     #[error("start the runtime")]
     Runtime(#[source] std::io::Error),
     #[error("reach the server at {url} (is `toolgauge serve` running there? `--url` names another address)")]
@@ -167,7 +189,7 @@ enum Failure {
 impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Endpoint(_) => WRONG_USAGE,
+            Self::Config(_) | Self::Endpoint(_) | Self::Server(ServerError::Conventions(_)) => WRONG_USAGE,
             _ => FAILED,
         }
     }
@@ -197,6 +219,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
             let query = [("from", from), ("to", to), ("service", service), ("environment", environment)];
             report_tools(&connection, query)
         }
+        Command::Why(why) => explain(&why),
         Command::Config { action: ConfigAction::Show(settings) } => {
             let config = load(&settings)?;
             let text = toml::to_string(&config).map_err(|error| Failure::Answer(error.into()))?;
@@ -204,6 +227,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         }
         Command::Config { action: ConfigAction::Check(settings) } => {
             let config = load(&settings)?;
+            crate::conventions::read(&config)?;
             config.receiver().check().map_err(|error| {
                 Failure::Config(ConfigError::Invalid { place: "receiver".into(), message: error.to_string() })
             })?;
@@ -358,6 +382,30 @@ fn ask_sql(sql: &Sql) -> Result<(), Failure> {
         writeln!(std::io::stderr(), "cut after {} rows (add a `limit`, or raise `queries.rows`)", answer.rows.len())?;
     }
     Ok(())
+}
+
+/// What became of the records of a file, or of a trace.
+fn explain(why: &Why) -> Result<(), Failure> {
+    let is_trace = why.export.len() == 32 && why.export.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_trace && !std::path::Path::new(&why.export).exists() {
+        let query = format!(
+            "SELECT hex(span_id) AS span_id, signal, kind, tool_name, convention, layer, counted, outcome, error_class \
+             FROM calls WHERE hex(trace_id) = '{}' ORDER BY start_time",
+            why.export.to_lowercase()
+        );
+        ask_sql(&Sql { query, connection: why.connection.clone() })?;
+        let note = "records that no rule recognised are not kept; ask for the file of their export";
+        return Ok(writeln!(std::io::stderr(), "{note}")?);
+    }
+    let config = Config::load(why.config.as_deref(), std::env::vars(), [])?;
+    let own = crate::conventions::read(&config)?;
+    let explanations = why::explain(std::path::Path::new(&why.export), why.holds, own)?;
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    match why.connection.format {
+        Format::Json => writeln!(out, "{}", why::as_json(&explanations))?,
+        Format::Table | Format::Csv => why::write_text(&mut out, &explanations, why.all)?,
+    }
+    Ok(out.flush()?)
 }
 
 fn cell(value: &Value) -> String {

@@ -254,6 +254,8 @@ section!(
         retention: Time,
         /// Attributes that rows of failed attempts keep.
         keep_attributes: Names,
+        /// Folder with conventions (`*.toml`) that are tried before those that come with Toolgauge.
+        conventions: Option<PathBuf>,
     }
 );
 section!(
@@ -345,6 +347,7 @@ impl Default for RecogniseConfig {
             ahead: Time::micros(recognise.ahead_max_us.unsigned_abs()),
             retention: Time::micros(recognise.retention_us.unsigned_abs()),
             keep_attributes: Names(recognise.keep_attributes),
+            conventions: None,
         }
     }
 }
@@ -418,7 +421,7 @@ impl Config {
         })
     }
 
-    /// The settings of the collector.
+    /// The settings of the collector, but for the conventions of the user ([`crate::conventions::read`]).
     #[must_use]
     pub fn collector(&self) -> CollectorSettings {
         let wal = WalSettings {
@@ -441,6 +444,7 @@ impl Config {
             ahead_max_us: self.recognise.ahead.as_micros(),
             retention_us: self.recognise.retention.as_micros(),
             keep_attributes: self.recognise.keep_attributes.0.clone(),
+            conventions: Vec::new(),
         };
         CollectorSettings {
             wal,

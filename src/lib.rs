@@ -4,7 +4,9 @@
 
 pub mod cli;
 pub mod config;
+pub mod conventions;
 pub mod demo;
 pub mod loadgen;
 pub mod metrics;
 pub mod server;
+pub mod why;

@@ -45,6 +45,9 @@ pub enum ServerError {
         #[source]
         source: std::io::Error,
     },
+    /// The conventions of the user.
+    #[error(transparent)]
+    Conventions(#[from] crate::config::ConfigError),
     /// The collector.
     #[error("start the collector")]
     Collector(#[from] CollectorError),
@@ -123,7 +126,8 @@ impl Server {
             .map_err(|source| ServerError::Data { path: config.data.clone(), source })?;
 
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let settings = config.collector();
+        let mut settings = config.collector();
+        settings.recognise.conventions = crate::conventions::read(config)?;
         let runtime = tokio::runtime::Handle::current();
         let collector_clock = Arc::clone(&clock);
         let start = move || Collector::start(settings, Arc::new(RealFs::private()), collector_clock, &runtime);

@@ -13,7 +13,7 @@ use toolgauge_proto::call::{ErrorClass, Kind, Layer};
 use xxhash_rust::xxh3::xxh3_64;
 
 pub(crate) use super::format::{ALL_FIELDS, FIELDS, Field};
-use super::format::{RawClass, RawCondition, RawConvention, RawFields, RawRule, RawSource, RawSourceTable};
+use super::format::{RawClass, RawCondition, RawConvention, RawRule, RawSource, RawSourceTable};
 
 macro_rules! built_in {
     ($($name:literal),+ $(,)?) => {
@@ -334,7 +334,7 @@ impl Conventions {
             if raws.iter().filter(|other| other.name == raw.name).count() > 1 {
                 return Err(invalid(place, "name", format!("there are two conventions {:?} (give one another name)", raw.name)));
             }
-            let mut inherited = vec![&raw.fields];
+            let mut inherited = vec![raw];
             let mut from = &raw.fields_from;
             while let Some(name) = from {
                 let base = raws.iter().find(|base| base.name == *name).filter(|_| inherited.len() <= raws.len());
@@ -343,7 +343,7 @@ impl Conventions {
                     let message = format!("{name:?} is no other convention (write one of {})", names.join(", "));
                     return Err(invalid(place, "fields_from", message));
                 };
-                inherited.push(&base.fields);
+                inherited.push(base);
                 from = &base.fields_from;
             }
             for (number, rule) in raw.rule.iter().enumerate() {
@@ -433,7 +433,7 @@ impl Compiling<'_> {
         &mut self,
         convention: &RawConvention,
         raw: &RawRule,
-        inherited: &[&RawFields],
+        inherited: &[&RawConvention],
     ) -> Result<Rule, ConventionError> {
         let kind = match &*raw.kind {
             "none" => None,
@@ -462,10 +462,12 @@ impl Compiling<'_> {
         let all = self.conditions("all", &raw.all)?;
         let none = self.conditions("none", &raw.none)?;
         let failed = self.conditions("failed", raw.failed.as_ref().unwrap_or(&convention.failed))?;
-        let classes = self.classes(raw.class.as_ref().unwrap_or(&convention.class))?;
+        let own = raw.class.as_ref().unwrap_or(&convention.class);
+        let classes = own.iter().chain(inherited.iter().skip(1).flat_map(|base| &base.class));
+        let classes = self.classes(classes)?;
         let mut fields: [Vec<Source>; FIELDS] = std::array::from_fn(|_| Vec::new());
         for field in ALL_FIELDS {
-            let sources = raw.fields.get(field).or_else(|| inherited.iter().find_map(|fields| fields.get(field)));
+            let sources = raw.fields.get(field).or_else(|| inherited.iter().find_map(|base| base.fields.get(field)));
             for source in sources.into_iter().flatten() {
                 let source = self.source(field, source)?;
                 fields[field as usize].push(source);
@@ -488,9 +490,8 @@ impl Compiling<'_> {
         })
     }
 
-    fn classes(&mut self, raw: &[RawClass]) -> Result<Vec<(Condition, ErrorClass)>, ConventionError> {
-        raw.iter()
-            .map(|raw| {
+    fn classes<'r>(&mut self, raw: impl Iterator<Item = &'r RawClass>) -> Result<Vec<(Condition, ErrorClass)>, ConventionError> {
+        raw.map(|raw| {
                 let class = ErrorClass::from_word(&raw.is).filter(|class| *class != ErrorClass::None);
                 let class = class.ok_or_else(|| self.unknown("class", &raw.is, &ErrorClass::WORDS[1..]))?;
                 Ok((self.condition("class", &raw.when, 0)?, class))

@@ -13,7 +13,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 pub(super) struct RawConvention {
     /// What the column `convention` says.
     pub(super) name: String,
-    /// The convention whose `[fields]` stand in for those that are not given here.
+    /// The convention whose `[fields]` stand in for those that are not given here, and whose classes come after these.
     pub(super) fields_from: Option<String>,
     #[serde(default)]
     pub(super) fields: RawFields,

@@ -14,6 +14,7 @@ mod attributes;
 mod columns;
 mod convention;
 mod decimal;
+mod explain;
 mod failure;
 mod format;
 mod json;
@@ -28,7 +29,7 @@ use toolgauge_analytics::settle::{Facts, Link, NO_THRESHOLD};
 use toolgauge_proto::call::{CostSource, ErrorClass, Kind, Outcome, Signal};
 use toolgauge_proto::id::{RowId, SpanId, TraceId, WalPosition};
 use toolgauge_proto::otlp::{
-    AnyValueView, EventView, Events, LogRecordView, LogsView, ResourceView, SpanView, TracesView,
+    EventView, Events, LogRecordView, LogsView, ResourceView, SpanView, TracesView,
 };
 use toolgauge_proto::time::UnixMicros;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128_with_seed};
@@ -37,6 +38,7 @@ use attributes::Attributes;
 pub(crate) use columns::{CallColumns, NULL_WORD};
 use columns::{Word, WordColumn};
 use convention::{Field, Looks, Rule, Slot};
+pub use explain::{Explanation, RuleName, Verdict};
 pub use convention::{ConventionError, Conventions};
 use record::{Record, fields, first, holds, recognises};
 
@@ -56,6 +58,8 @@ pub struct RecogniseSettings {
     pub retention_us: i64,
     /// Attributes that rows of failed attempts keep in the column `attributes`.
     pub keep_attributes: Vec<String>,
+    /// Conventions of the user, as (place, text), tried before those that come with Toolgauge.
+    pub conventions: Vec<(String, String)>,
 }
 
 impl Default for RecogniseSettings {
@@ -76,6 +80,7 @@ impl Default for RecogniseSettings {
             // 13 months, as whole tables are kept.
             retention_us: 396 * 24 * 3_600 * 1_000_000,
             keep_attributes: keep.map(str::to_owned).to_vec(),
+            conventions: Vec::new(),
         }
     }
 }
@@ -323,15 +328,7 @@ impl Recogniser {
         sink: &mut impl RowSink,
     ) {
         origin.sums.spans += 1;
-        let record = Record {
-            looks: Looks::Span,
-            attributes,
-            name: span.name,
-            span_kind: span.kind,
-            status_error: span.status.code == STATUS_CODE_ERROR,
-            events: [None; 3],
-            scope: origin.scope_name,
-        };
+        let record = Record::of_span(span, attributes, origin.scope_name);
         let trace_id = TraceId::from_slice(span.trace_id);
         let span_id = SpanId::from_slice(span.span_id);
         let parent = SpanId::from_slice(span.parent_span_id);
@@ -395,15 +392,7 @@ impl Recogniser {
         attributes: &Attributes<'a>,
         sink: &mut impl RowSink,
     ) {
-        let record = Record {
-            looks: Looks::SpanEvent,
-            attributes,
-            name: span.name,
-            span_kind: span.kind,
-            status_error: span.status.code == STATUS_CODE_ERROR,
-            events: [attributes.get(self.event_name).and_then(text_of), some(event.name), None],
-            scope: origin.scope_name,
-        };
+        let record = Record::of_event(span, event, attributes, origin.scope_name, self.event_name);
         let Some((rule, kind)) = self.rule(&record) else { return };
         let end = event.time_unix_nano;
         let duration_ns = self.duration_ns(origin, rule, &record);
@@ -445,15 +434,7 @@ impl Recogniser {
         sink: &mut impl RowSink,
     ) {
         origin.sums.log_records += 1;
-        let record = Record {
-            looks: Looks::Log,
-            attributes,
-            name: &[],
-            span_kind: 0,
-            status_error: false,
-            events: [attributes.get(self.event_name).and_then(text_of), some(log.event_name), text_of(&log.body)],
-            scope: origin.scope_name,
-        };
+        let record = Record::of_log(log, attributes, origin.scope_name, self.event_name);
         let Some((rule, kind)) = self.rule(&record) else { return };
         let end = if log.time_unix_nano == 0 { log.observed_time_unix_nano } else { log.time_unix_nano };
         let duration_ns = self.duration_ns(origin, rule, &record);
@@ -599,6 +580,7 @@ impl Recogniser {
         macro_rules! text {
             ($field:ident, $column:ident $(, $hash:ident)?) => {
                 if let Some(text) = get(Field::$field).and_then(|value| value::text(value, TEXT_BYTES_MAX, &mut bad)) {
+                    let text = failure::mask(text);
                     columns.$column.set(row, &text);
                     text_bytes += text.len();
                     $($hash = hash_of(text.as_bytes());)?
@@ -625,7 +607,7 @@ impl Recogniser {
         if let Some(level) = small(Field::FallbackLevel, &mut bad) {
             columns.fallback_level.set(row, level);
         }
-        let status_code = small(Field::StatusCode, &mut bad);
+        let status_code = get(Field::StatusCode).and_then(|value| value::code(*value, &mut bad));
         if let Some(code) = status_code {
             columns.status_code.set(row, code);
         }
@@ -646,7 +628,7 @@ impl Recogniser {
             arguments = hash_of(&content);
             columns.arguments_fingerprint.set(row, arguments.cast_signed());
             if let Some(names) = value::argument_keys(&content) {
-                columns.argument_keys.set(row, &names);
+                columns.argument_keys.set(row, &failure::mask(names.into()));
             }
         } else {
             number!(InputBytes, input_bytes);
@@ -662,13 +644,14 @@ impl Recogniser {
             let reported = get(Field::ErrorType).and_then(|value| value::text(value, WORD_BYTES_MAX, &mut bad));
             let error_type = reported.or_else(|| exception.as_ref()?.kind.as_deref().map(Cow::Borrowed));
             let message = get(Field::ErrorMessage).and_then(|value| value::text(value, 4 * TEXT_BYTES_MAX, &mut bad));
+            // The description of a status may be the message with a stack behind it.
             let message = message
-                .or_else(|| (!said.message.is_empty()).then(|| String::from_utf8_lossy(said.message)))
-                .or_else(|| exception.as_ref()?.message.as_deref().map(Cow::Borrowed));
+                .or_else(|| exception.as_ref()?.message.as_deref().map(Cow::Borrowed))
+                .or_else(|| (!said.message.is_empty()).then(|| String::from_utf8_lossy(said.message)));
             columns.outcome.set(row, Outcome::Error as u8);
             let told = rule.classes.iter().find(|(condition, _)| holds(condition, record)).map(|(_, class)| *class);
             let class =
-                told.unwrap_or_else(|| failure::class(error_type.as_deref(), status_code, message.as_deref()));
+                told.unwrap_or_else(|| failure::class(error_type.as_deref(), status_code, message.as_deref()).0);
             columns.error_class.set(row, class as u8);
             columns.error_fingerprint.set(row, failure::fingerprint(error_type.as_deref(), message.as_deref()));
             if let Some(error_type) = &error_type {
@@ -765,9 +748,6 @@ impl Origin<'_, '_> {
     }
 }
 
-/// OTLP's `STATUS_CODE_ERROR`.
-const STATUS_CODE_ERROR: i32 = 2;
-
 struct Ids {
     row_id: RowId,
     trace_id: Option<TraceId>,
@@ -802,17 +782,6 @@ fn signal_of(record: &Record<'_, '_>) -> Signal {
     }
 }
 
-fn text_of<'a>(value: &AnyValueView<'a>) -> Option<&'a [u8]> {
-    match value {
-        AnyValueView::String(text) => some(text),
-        _ => None,
-    }
-}
-
-fn some(text: &[u8]) -> Option<&[u8]> {
-    (!text.is_empty()).then_some(text)
-}
-
 struct Hex<'a>(&'a [u8]);
 
 impl std::fmt::Display for Hex<'_> {
@@ -838,7 +807,7 @@ fn word_of(value: &AnyValueView<'_>, column: &mut WordColumn, unreadable: &mut i
     {
         return Some(known);
     }
-    Some(column.word(&value::text(value, WORD_BYTES_MAX, unreadable)?))
+    Some(column.word(&failure::mask(value::text(value, WORD_BYTES_MAX, unreadable)?)))
 }
 
 fn length(bytes: usize) -> i64 {

@@ -1,10 +1,13 @@
 //! A span or a log record as rules look at it.
 
-use toolgauge_proto::otlp::AnyValueView;
+use toolgauge_proto::otlp::{AnyValueView, EventView, LogRecordView, SpanView};
 
 use super::attributes::Attributes;
-use super::convention::{Condition, Derived, FIELDS, Looks, Rule, Source, Test};
+use super::convention::{Condition, Derived, FIELDS, Looks, Rule, Slot, Source, Test};
 use super::{json, value};
+
+/// OTLP's `STATUS_CODE_ERROR`.
+const STATUS_CODE_ERROR: i32 = 2;
 
 /// A span, an event of one, or a log record.
 pub(super) struct Record<'r, 'a> {
@@ -18,6 +21,54 @@ pub(super) struct Record<'r, 'a> {
     pub(super) events: [Option<&'a [u8]>; 3],
     /// Name of the instrumentation scope.
     pub(super) scope: &'a [u8],
+}
+
+impl<'r, 'a> Record<'r, 'a> {
+    pub(super) fn of_span(span: &SpanView<'a>, attributes: &'r Attributes<'a>, scope: &'a [u8]) -> Self {
+        Self {
+            looks: Looks::Span,
+            attributes,
+            name: span.name,
+            span_kind: span.kind,
+            status_error: span.status.code == STATUS_CODE_ERROR,
+            events: [None; 3],
+            scope,
+        }
+    }
+
+    /// `event_name` is the slot of the attribute that may name it.
+    pub(super) fn of_event(
+        span: &SpanView<'a>,
+        event: &EventView<'a>,
+        attributes: &'r Attributes<'a>,
+        scope: &'a [u8],
+        event_name: Slot,
+    ) -> Self {
+        let events = [attributes.get(event_name).and_then(text), some(event.name), None];
+        Self { looks: Looks::SpanEvent, events, ..Self::of_span(span, attributes, scope) }
+    }
+
+    /// As above.
+    pub(super) fn of_log(
+        log: &LogRecordView<'a>,
+        attributes: &'r Attributes<'a>,
+        scope: &'a [u8],
+        event_name: Slot,
+    ) -> Self {
+        let events = [attributes.get(event_name).and_then(text), some(log.event_name), text(&log.body)];
+        Self { looks: Looks::Log, attributes, name: &[], span_kind: 0, status_error: false, events, scope }
+    }
+}
+
+fn text<'a>(value: &AnyValueView<'a>) -> Option<&'a [u8]> {
+    match value {
+        AnyValueView::String(text) => some(text),
+        _ => None,
+    }
+}
+
+fn some(text: &[u8]) -> Option<&[u8]> {
+    (!text.is_empty()).then_some(text)
 }
 
 /// The first source that holds a value that says something.

@@ -77,6 +77,16 @@ pub(super) fn int(value: AnyValueView<'_>, unreadable: &mut i64) -> Option<i64> 
     whole
 }
 
+/// The value as a status code: a number, or the name of a gRPC code.
+pub(super) fn code(value: AnyValueView<'_>, unreadable: &mut i64) -> Option<i32> {
+    if let AnyValueView::String(text) = value
+        && let Some(code) = std::str::from_utf8(text).ok().and_then(failure::code_of)
+    {
+        return Some(code);
+    }
+    int(value, unreadable).and_then(|code| i32::try_from(code).ok())
+}
+
 /// The value as a count: a whole number, not negative.
 pub(super) fn count(value: AnyValueView<'_>, unreadable: &mut i64) -> Option<i64> {
     let number = int(value, unreadable)?;
