@@ -1,5 +1,6 @@
 //! However exports are cut, merged, shuffled and sent again, every row says the same.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,41 +9,40 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message as _;
-use toolgauge_proto::table::Table;
 
 use super::*;
 use crate::live::{FrameBody, LiveFrame, LiveRows, LiveSettings};
 
 /// After the last of the captures, in seconds since 1970.
-const RECEIVED_S: i64 = 1_800_000_000;
+pub(super) const RECEIVED_S: i64 = 1_800_000_000;
 /// Arrangements of each capture.
 const ARRANGEMENTS: u64 = 40;
 
 #[derive(Debug, Clone)]
-enum Export {
+pub(super) enum Export {
     Traces(ExportTraceServiceRequest),
     Logs(ExportLogsServiceRequest),
 }
 
 /// A small generator of numbers that look random (Marsaglia's xorshift64).
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, n: usize) -> usize {
+    pub(super) fn below(&mut self, n: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         usize::try_from(self.0 >> 33).unwrap() % n
     }
 
-    fn shuffle<T>(&mut self, list: &mut [T]) {
+    pub(super) fn shuffle<T>(&mut self, list: &mut [T]) {
         for i in (1..list.len()).rev() {
             list.swap(i, self.below(i + 1));
         }
     }
 }
 
-fn captures() -> Vec<PathBuf> {
+pub(super) fn captures() -> Vec<PathBuf> {
     let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/corpora");
     let folders = std::fs::read_dir(corpora).unwrap().map(|entry| entry.unwrap().path());
     let mut folders: Vec<PathBuf> = folders.filter(|path| path.join("manifest.json").exists()).collect();
@@ -51,7 +51,7 @@ fn captures() -> Vec<PathBuf> {
     folders
 }
 
-fn exports(folder: &Path) -> Vec<Export> {
+pub(super) fn exports(folder: &Path) -> Vec<Export> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     files
@@ -71,7 +71,7 @@ fn exports(folder: &Path) -> Vec<Export> {
 }
 
 /// One export for every span and every record.
-fn single(exports: &[Export]) -> Vec<Export> {
+pub(super) fn single(exports: &[Export]) -> Vec<Export> {
     let mut out = Vec::new();
     for export in exports {
         match export {
@@ -123,8 +123,20 @@ fn merge(exports: Vec<Export>, random: &mut Random) -> Vec<Export> {
     out
 }
 
-/// Every row with all that readers see of it, but for its place in the log and its name, in an order of their own.
+/// Every row with all that readers see of it, in an order of their own.
 fn rows(exports: &[Export]) -> Vec<String> {
+    let mut rows: Vec<String> = decided(exports)
+        .into_iter()
+        // Its place in the log and its name may change.
+        .map(|row| row.into_iter().filter(|(column, _)| !matches!(&**column, "wal_position" | "row_id")))
+        .map(|row| row.map(|(column, value)| format!("{column}={value}")).collect::<Vec<_>>().join(" "))
+        .collect();
+    rows.sort();
+    rows
+}
+
+/// What is decided of every row once all exports have arrived, by column; what is null is left out.
+pub(super) fn decided(exports: &[Export]) -> Vec<BTreeMap<String, String>> {
     let settings = RecogniseSettings { retention_us: i64::MAX / 1_000, ..RecogniseSettings::default() };
     let recogniser = Recogniser::new(Conventions::built_in().unwrap(), settings).unwrap();
     let mut live = LiveRows::new(LiveSettings::default(), Arc::new(recogniser));
@@ -134,36 +146,32 @@ fn rows(exports: &[Export]) -> Vec<String> {
             received: UnixMicros(RECEIVED_S * 1_000_000),
             tenant: "default",
         };
-        let (traces, logs);
+        let bytes = match export {
+            Export::Traces(request) => request.encode_to_vec(),
+            Export::Logs(request) => request.encode_to_vec(),
+        };
         let body = match export {
-            Export::Traces(request) => {
-                traces = request.encode_to_vec();
-                FrameBody::Traces(&traces)
-            }
-            Export::Logs(request) => {
-                logs = request.encode_to_vec();
-                FrameBody::Logs(&logs)
-            }
+            Export::Traces(_) => FrameBody::Traces(&bytes),
+            Export::Logs(_) => FrameBody::Logs(&bytes),
         };
         live.apply(LiveFrame { info, body }).unwrap();
     }
-    let apart = [Table::Calls.index_of("wal_position"), Table::Calls.index_of("row_id")];
-    let options = FormatOptions::default().with_null("-");
+    let options = FormatOptions::default();
     let mut rows = Vec::new();
     for batch in live.view().unwrap().calls.iter() {
-        let columns: Vec<_> = (0..batch.num_columns())
-            .filter(|column| !apart.contains(column))
-            .map(|column| (column, ArrayFormatter::try_new(batch.column(column), &options).unwrap()))
+        let columns: Vec<_> = batch
+            .columns()
+            .iter()
+            .zip(batch.schema_ref().fields())
+            .map(|(column, field)| (column, field.name(), ArrayFormatter::try_new(column, &options).unwrap()))
             .collect();
         for row in 0..batch.num_rows() {
-            let said = columns.iter().filter(|(column, _)| batch.column(*column).is_valid(row));
-            let said = said.map(|(column, values)| {
-                format!("{}={}", batch.schema_ref().field(*column).name(), values.value(row))
-            });
-            rows.push(said.collect::<Vec<_>>().join(" "));
+            let said = columns.iter().filter(|(column, ..)| !column.to_data().is_null(row));
+            // A key into words is there although its word is not.
+            let said = said.map(|(_, name, values)| ((*name).clone(), values.value(row).to_string()));
+            rows.push(said.filter(|(_, value)| !value.is_empty()).collect());
         }
     }
-    rows.sort();
     rows
 }
 

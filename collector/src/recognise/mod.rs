@@ -14,6 +14,8 @@ mod attributes;
 mod columns;
 mod convention;
 mod decimal;
+#[cfg(test)]
+mod dialects;
 mod explain;
 mod failure;
 mod format;
