@@ -17,6 +17,12 @@ pub enum Table {
     Arrivals,
     /// Records that were refused a place.
     Quarantine,
+    /// Sums of `calls` per minute.
+    Calls1m,
+    /// Sums per SLO per minute.
+    Slo1m,
+    /// State changes of alerts.
+    Alerts,
 }
 
 /// A column's type: the few that every Delta reader knows.
@@ -182,6 +188,85 @@ pub const QUARANTINE: &[Column] = &[
     req("wal_position", Int64, "where its export stands in the log of its writer"),
 ];
 
+/// `calls_1m`: sums of `calls` per minute; additive, the truth of a key is the sum of its rows, of histograms their merge.
+pub const CALLS_1M: &[Column] = &[
+    req("date", Date, "partition: UTC date of minute"),
+    req("minute", Timestamp, "start of the minute in which the calls ended"),
+    req("kind", Word, "tool, model, agent"),
+    req("counted", Bool, "false where other rows count the same calls"),
+    req("tenant", Word, "as in `calls`"),
+    opt("service_name", Word, "as in `calls`"),
+    opt("environment", Word, "as in `calls`"),
+    opt("tool_server", Word, "as in `calls`"),
+    opt("tool_name", Word, "as in `calls`"),
+    opt("agent_name", Word, "as in `calls`"),
+    opt("model", Word, "as in `calls`"),
+    req("outcome", Word, "ok, error"),
+    req("error_class", Word, "as in `calls`"),
+    req("final", Bool, "false for failed attempts that a retry followed"),
+    req("calls", Int64, "rows of `calls`"),
+    req("retries", Int64, "rows whose attempt is above 1"),
+    req("weighted_calls", Decimal(6), "sum of weight"),
+    req("duration_ns_sum", Int64, "sum of duration_ns"),
+    req("latency", Binary, "HDR V2 histogram of durations, microseconds rounded up, 3 significant digits"),
+    opt("cost_usd", Decimal(9), "sum of the known costs, null if none is known"),
+    req("priced_calls", Int64, "rows whose cost is known"),
+    req("input_tokens", Int64, "sum; unknown counts as 0"),
+    req("output_tokens", Int64, "sum; unknown counts as 0"),
+    req("input_bytes", Int64, "sum; unknown counts as 0"),
+    req("output_bytes", Int64, "sum; unknown counts as 0"),
+];
+
+/// `slo_1m`: sums per SLO per minute; additive. A cache of what the SLO's expressions count over `calls`.
+pub const SLO_1M: &[Column] = &[
+    req("date", Date, "partition: UTC date of minute"),
+    req("minute", Timestamp, "start of the minute in which the calls ended"),
+    req("service", Word, "service of the SLO"),
+    req("slo", Word, "name of the SLO"),
+    req("slo_revision", Word, "hash of what the SLO counts"),
+    req("group", Text, "values it is grouped by, canonical JSON, `{}` for none"),
+    req("good", Int64, "good events"),
+    req("bad", Int64, "bad events"),
+    req("excluded", Int64, "events in its scope that are not in its total"),
+    req("nulls", Int64, "events whose expression was null"),
+    req("good_weighted", Decimal(6), "sum of weight of the good events"),
+    req("bad_weighted", Decimal(6), "sum of weight of the bad events"),
+];
+
+/// `alerts`: every state change of an alert, with what caused it, and every notification received.
+pub const ALERTS: &[Column] = &[
+    req("date", Date, "partition: UTC date of time"),
+    req("time", Timestamp, "time of the evaluation, or of receipt"),
+    req("source", Word, "evaluator, alertmanager"),
+    req("alertname", Word, "ErrorBudgetBurn and others"),
+    opt("service", Word, "service of the SLO"),
+    opt("slo", Word, "name of the SLO"),
+    req("group", Text, "values the SLO is grouped by, canonical JSON, `{}` for none"),
+    opt("tool", Word, "the tool, where the alert is about one"),
+    opt("severity", Word, "page, ticket"),
+    opt("burn_tier", Word, "windows of the tier that decided"),
+    opt("tenant", Word, "tenant of the calls"),
+    req("state", Word, "inactive, pending, firing, resolved"),
+    opt("previous_state", Word, "state before, null for the first"),
+    opt("evaluation", Word, "ok, stale, idle, learning"),
+    opt("starts_at", Timestamp, "when it began to fire"),
+    opt("ends_at", Timestamp, "when it was resolved"),
+    req("position", Int64, "log position up to which rows were counted"),
+    opt("long_window_s", Int64, "long window, seconds"),
+    opt("short_window_s", Int64, "short window, seconds"),
+    opt("long_good", Int64, "good events of the long window"),
+    opt("long_bad", Int64, "bad events of the long window"),
+    opt("short_good", Int64, "good events of the short window"),
+    opt("short_bad", Int64, "bad events of the short window"),
+    opt("long_burn_rate", Decimal(9), "burn rate over the long window"),
+    opt("short_burn_rate", Decimal(9), "burn rate over the short window"),
+    opt("threshold", Decimal(9), "burn rate from which it fires"),
+    opt("reason", Text, "why the state changed"),
+    req("fingerprint", Text, "identity of the alert: hash of its labels, 16 hex digits"),
+    req("labels", Text, "JSON object"),
+    req("annotations", Text, "JSON object"),
+];
+
 fn schema_of(columns: &[Column], data_type: fn(ColumnType) -> DataType) -> SchemaRef {
     Arc::new(Schema::new(
         columns.iter().map(|c| Field::new(c.name, data_type(c.column_type), c.nullable)).collect::<Vec<_>>(),
@@ -195,7 +280,8 @@ static LIVE_SCHEMAS: LazyLock<Schemas> =
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 3] = [Self::Calls, Self::Arrivals, Self::Quarantine];
+    pub const ALL: [Self; 6] =
+        [Self::Calls, Self::Arrivals, Self::Quarantine, Self::Calls1m, Self::Slo1m, Self::Alerts];
 
     /// Its name in SQL and its folder in the lake.
     #[must_use]
@@ -204,6 +290,9 @@ impl Table {
             Self::Calls => "calls",
             Self::Arrivals => "arrivals",
             Self::Quarantine => "quarantine",
+            Self::Calls1m => "calls_1m",
+            Self::Slo1m => "slo_1m",
+            Self::Alerts => "alerts",
         }
     }
 
@@ -214,7 +303,16 @@ impl Table {
             Self::Calls => CALLS,
             Self::Arrivals => ARRIVALS,
             Self::Quarantine => QUARANTINE,
+            Self::Calls1m => CALLS_1M,
+            Self::Slo1m => SLO_1M,
+            Self::Alerts => ALERTS,
         }
+    }
+
+    /// Whether readers write it, by [`Lake::append`](crate::lake::Lake::append); the collector writes the others.
+    #[must_use]
+    pub const fn is_appended_by_readers(self) -> bool {
+        matches!(self, Self::Slo1m | Self::Alerts)
     }
 
     /// The Arrow schema that readers see.
