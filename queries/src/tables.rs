@@ -1,8 +1,9 @@
 //! The tables and views of one snapshot of the lake.
 //!
 //! # Guarantees
-//! * `calls`, `arrivals`, `quarantine` are their committed rows and their live rows, each row once, all of one
-//!   [`View`]: a statement sees one position of the log in every table that it reads.
+//! * Every [`Table`] is its committed rows and its live rows, each row once, all of one [`View`]: a statement sees one
+//!   position of the log in every table that it reads. Live rows that are computed are computed when a statement scans
+//!   the table.
 //! * The views (`sql/views/*.sql`) are planned once, over tables without rows; a statement gets that plan with its own
 //!   snapshot put in.
 //! * Filters are passed to the committed table, which may skip files by them, and applied again to the union. A
@@ -30,7 +31,7 @@ use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use toolgauge_proto::id::WalPosition;
-use toolgauge_proto::lake::{TableView, View};
+use toolgauge_proto::lake::{LiveBatches, TableView, View};
 use toolgauge_proto::table::Table;
 use toolgauge_proto::time::UnixMicros;
 
@@ -74,12 +75,14 @@ impl Catalog {
     pub async fn new(engine: &Engine) -> std::result::Result<Self, Error> {
         let empty = |table: Table| -> Result<TableView> {
             let committed = MemTable::try_new(table.schema(), vec![Vec::new()])?;
-            Ok(TableView { committed: Arc::new(committed), live: Arc::new([]) })
+            Ok(TableView { committed: Arc::new(committed), live: LiveBatches::new(Arc::new([])) })
         };
+        let [calls, arrivals, quarantine, calls_1m, slo_1m, alerts] = Table::ALL.map(empty);
         let view = Arc::new(View {
-            tables: [empty(Table::Calls)?, empty(Table::Arrivals)?, empty(Table::Quarantine)?],
+            tables: [calls?, arrivals?, quarantine?, calls_1m?, slo_1m?, alerts?],
             position: WalPosition(0),
             settled: WalPosition(0),
+            committed: WalPosition(0),
             watermark: UnixMicros(0),
         });
         let bare: Arc<dyn SchemaProvider> = Self { views: Arc::new([]) }.schema(view);
@@ -188,10 +191,11 @@ impl TableProvider for SnapshotTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let committed = self.rows.committed.scan(state, projection, filters, limit).await?;
-        if self.rows.live.iter().all(|batch| batch.num_rows() == 0) {
+        let live = self.rows.live.get()?;
+        if live.iter().all(|batch| batch.num_rows() == 0) {
             return Ok(committed);
         }
-        let partitions = spread(&self.rows.live, state.config().target_partitions());
+        let partitions = spread(&live, state.config().target_partitions());
         let live = live_scan(self.table, &partitions, projection.cloned())?;
         UnionExec::try_new(vec![committed, live])
     }

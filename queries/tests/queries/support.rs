@@ -12,7 +12,7 @@ use datafusion::logical_expr::LogicalPlanBuilder;
 use toolgauge_proto::api::IngestStatus;
 use toolgauge_proto::call::{ErrorClass, Kind, Layer};
 use toolgauge_proto::id::WalPosition;
-use toolgauge_proto::lake::{Lake, TableView, View};
+use toolgauge_proto::lake::{AppendError, Feed, Lake, LiveBatches, TableView, Txn, View};
 use toolgauge_proto::table::{ColumnType, Table};
 use toolgauge_proto::time::{Clock, MINUTE_MICROS, UnixMicros};
 use toolgauge_queries::engine::{Answer, Engine, Error, Settings};
@@ -165,7 +165,7 @@ pub(crate) fn table_view(table: Table, committed: &[Row], live: &[Row]) -> Table
     let rows = Arc::new(MemTable::try_new(table.schema(), parts).unwrap());
     let plan = LogicalPlanBuilder::scan("rows", provider_as_source(rows), None).unwrap().build().unwrap();
     let live = live.chunks(live.len().div_ceil(5).max(1)).map(|rows| live_batch(table, rows));
-    TableView { committed: Arc::new(ViewTable::new(plan, None)), live: live.collect() }
+    TableView { committed: Arc::new(ViewTable::new(plan, None)), live: LiveBatches::new(live.collect()) }
 }
 
 /// A lake of rows that the test chose.
@@ -183,9 +183,13 @@ impl MemoryLake {
                 table_view(Table::Calls, calls.0, calls.1),
                 table_view(Table::Arrivals, arrivals.0, arrivals.1),
                 table_view(Table::Quarantine, &[], &[]),
+                table_view(Table::Calls1m, &[], &[]),
+                table_view(Table::Slo1m, &[], &[]),
+                table_view(Table::Alerts, &[], &[]),
             ],
             position: WalPosition(1_000_000),
             settled: WalPosition(settled),
+            committed: WalPosition(0),
             watermark: NOW,
         };
         let status = IngestStatus { ready: true, ..IngestStatus::default() };
@@ -204,6 +208,22 @@ impl Lake for MemoryLake {
 
     fn status(&self) -> IngestStatus {
         self.status.lock().unwrap().clone()
+    }
+
+    fn writer(&self) -> String {
+        "writer".into()
+    }
+
+    fn append(&self, table: Table, _: Vec<RecordBatch>, _: Txn) -> Result<bool, AppendError> {
+        Err(AppendError::Stopped { table })
+    }
+
+    fn committed_version(&self, _: Table, _: &str) -> Result<Option<i64>, AppendError> {
+        Ok(None)
+    }
+
+    fn feed(&self) -> Box<dyn Feed> {
+        panic!("nothing is committed here")
     }
 }
 

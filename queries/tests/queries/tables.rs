@@ -214,7 +214,18 @@ async fn tables_and_columns_can_be_listed() {
     let tables = sql
         .query(&lake, "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1")
         .await;
-    let expected = ["agent_runs", "arrivals", "calls", "model_calls", "quarantine", "sessions", "tool_calls"];
+    let expected = [
+        "agent_runs",
+        "alerts",
+        "arrivals",
+        "calls",
+        "calls_1m",
+        "model_calls",
+        "quarantine",
+        "sessions",
+        "slo_1m",
+        "tool_calls",
+    ];
     assert_eq!(tables, expected.map(|name| vec![json!(name)]));
     assert_eq!(sql.query(&lake, "DESCRIBE calls").await.len(), Table::Calls.columns().len());
     assert!(!sql.query(&lake, "SHOW TABLES").await.is_empty());
