@@ -1,8 +1,17 @@
 //! Toolgauge's arithmetic: what the rows of `calls` mean, and what is counted from them.
 //!
 //! * [`settle`]: which rows are one call, which attempts are one logical call, which row counts.
+//! * [`hist`], [`rollup`]: latency histograms, and the sums per minute of `calls_1m`.
+//! * [`sli`], [`window`], [`budget`]: what is counted of an SLO, over which minutes, and what it means for the budget.
+//! * [`alert`]: when an alert fires and when it ends.
 //!
 //! The crate is pure. No clock, no input or output, no threads: time is an argument, and the same arguments give the
 //! same answer. It knows the words of `toolgauge-proto` and nothing else of Toolgauge.
 
+pub mod alert;
+pub mod budget;
+pub mod hist;
+pub mod rollup;
 pub mod settle;
+pub mod sli;
+pub mod window;

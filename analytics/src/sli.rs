@@ -1,0 +1,66 @@
+//! What is counted of an SLO.
+
+use std::ops::{AddAssign, SubAssign};
+
+/// A weight of 1, in millionths.
+pub const WEIGHT_ONE: i128 = 1_000_000;
+
+/// Counts of one SLO and group over some time. Weights are sums of `weight`, in millionths.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Counts {
+    /// Events that met the objective.
+    pub good: u64,
+    /// Events of the total that did not.
+    pub bad: u64,
+    /// Rows in scope that the total leaves out.
+    pub excluded: u64,
+    /// Rows of which an expression gave null; each is counted in one of the others too.
+    pub nulls: u64,
+    /// Weights of the good ones.
+    pub good_weighted: i128,
+    /// Weights of the bad ones.
+    pub bad_weighted: i128,
+}
+
+impl Counts {
+    /// Good and bad.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.good + self.bad
+    }
+
+    /// Whether nothing was counted.
+    #[must_use]
+    pub fn is_zero(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// good / total; none if the total is 0.
+    #[must_use]
+    pub fn ratio(&self) -> Option<f64> {
+        (self.total() > 0).then(|| self.good as f64 / self.total() as f64)
+    }
+}
+
+impl AddAssign<&Self> for Counts {
+    fn add_assign(&mut self, other: &Self) {
+        self.good += other.good;
+        self.bad += other.bad;
+        self.excluded += other.excluded;
+        self.nulls += other.nulls;
+        self.good_weighted += other.good_weighted;
+        self.bad_weighted += other.bad_weighted;
+    }
+}
+
+impl SubAssign<&Self> for Counts {
+    /// Takes back what was added before.
+    fn sub_assign(&mut self, other: &Self) {
+        self.good -= other.good;
+        self.bad -= other.bad;
+        self.excluded -= other.excluded;
+        self.nulls -= other.nulls;
+        self.good_weighted -= other.good_weighted;
+        self.bad_weighted -= other.bad_weighted;
+    }
+}
