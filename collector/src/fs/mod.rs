@@ -128,6 +128,12 @@ pub trait Fs: Send + Sync + Debug + 'static {
     fn random_bytes(&self) -> io::Result<[u8; 16]>;
 }
 
+/// Whether the device, or what may be used of it, is full: the only failure that may pass by itself.
+#[must_use]
+pub fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Creates the folder and those above it, and makes their names durable. Names that were there already are synced too,
 /// since an earlier run may have ended between the two, but not in folders that this process may not read.
 ///

@@ -24,7 +24,7 @@ use object_store::{
     ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
-use crate::fs::Fs;
+use crate::fs::{Fs, is_no_room};
 
 /// Marks staging files; no object's name holds it.
 const STAGING: &str = "#staging-";
@@ -82,7 +82,7 @@ impl FsStore {
 
     pub(crate) fn put_durably(&self, path: &Path, chunks: &[Bytes], create: bool) -> io::Result<()> {
         self.put(path, chunks, create).inspect_err(|error| {
-            if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            if is_no_room(error) {
                 self.no_room.store(true, Ordering::Relaxed);
             }
         })

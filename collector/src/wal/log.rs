@@ -15,7 +15,7 @@ use super::recover::{Active, Recovery, Sealed, draw_marker, recover};
 use super::replay::{Extent, Replay};
 use super::{Appended, Frame, FrameContent, WalCounters, WalError, WalSettings};
 use crate::export::{Export, Refusal};
-use crate::fs::{DirLock, File, Fs, create_dir_all_synced};
+use crate::fs::{DirLock, File, Fs, create_dir_all_synced, is_no_room};
 
 /// A frame that waits for the next sync.
 #[derive(Debug)]
@@ -52,10 +52,6 @@ enum Failure {
     NoRoom(io::Error),
     /// What is on the disk is unknown.
     Fatal(&'static str, io::Error),
-}
-
-fn is_no_room(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn write_failure(error: io::Error) -> Failure {
