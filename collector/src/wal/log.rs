@@ -91,6 +91,12 @@ impl Wal {
         Ok((wal, found.recovery))
     }
 
+    /// Whether there is no log in the folder yet, so that opening it makes one.
+    #[must_use]
+    pub fn is_new(fs: &dyn Fs, dir: &Path) -> bool {
+        fs.metadata(&dir.join(format::WRITER_FILE)).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Who writes this log.
     #[must_use]
     pub fn writer(&self) -> WriterId {

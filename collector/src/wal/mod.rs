@@ -130,6 +130,9 @@ pub const TICK_INTERVAL_US: u64 = 5_000_000;
 /// How the log is kept.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WalSettings {
+    /// Position of the first frame if the folder is new. Positions go on over the logs of one data folder, so that a
+    /// later row always has a greater one.
+    pub first_position: WalPosition,
     /// A segment that has reached so many bytes gets no further group commit.
     pub segment_bytes: u64,
     /// How far back in log time an identical export counts as a re-send, in microseconds.
@@ -155,6 +158,7 @@ pub struct WalSettings {
 impl Default for WalSettings {
     fn default() -> Self {
         Self {
+            first_position: WalPosition(1),
             segment_bytes: SEGMENT_BYTES,
             digest_horizon_us: DIGEST_HORIZON_US,
             digests_max: DIGESTS_MAX,

@@ -55,7 +55,7 @@ pub(super) struct Found {
 }
 
 pub(super) fn recover(fs: &Arc<dyn Fs>, dir: &Path, settings: &WalSettings) -> Result<Found, WalError> {
-    let (writer, created) = find_writer(&**fs, dir)?;
+    let (writer, created) = find_writer(&**fs, dir, settings.first_position)?;
     let mut firsts = segments(&**fs, dir)?;
     let stillborn = find_stillborn(&**fs, dir, writer, &firsts)?;
     if stillborn.is_some() {
@@ -89,7 +89,7 @@ pub(super) fn recover(fs: &Arc<dyn Fs>, dir: &Path, settings: &WalSettings) -> R
 }
 
 /// The writer id; a new folder gets one, and its first segment, durably, the id last.
-fn find_writer(fs: &dyn Fs, dir: &Path) -> Result<(WriterId, bool), WalError> {
+fn find_writer(fs: &dyn Fs, dir: &Path, first: WalPosition) -> Result<(WriterId, bool), WalError> {
     let path = dir.join(format::WRITER_FILE);
     match fs.read(&path) {
         Ok(bytes) => {
@@ -102,8 +102,8 @@ fn find_writer(fs: &dyn Fs, dir: &Path) -> Result<(WriterId, bool), WalError> {
         Err(error) => return Err(WalError::io("read", &path)(error)),
     }
     // A crash while the folder was made new leaves at most a header and a draft of the id.
-    for first in segments(fs, dir)? {
-        let segment = dir.join(format::segment_name(first));
+    for draft in segments(fs, dir)? {
+        let segment = dir.join(format::segment_name(draft));
         if fs.metadata(&segment).map_err(WalError::io("look at", &segment))?.len > HEAD_BYTES as u64 {
             return Err(WalError::corrupt(&path, 0, "it is missing although there are segments with frames"));
         }
@@ -115,7 +115,6 @@ fn find_writer(fs: &dyn Fs, dir: &Path) -> Result<(WriterId, bool), WalError> {
     }
     let random = || fs.random_bytes().map_err(WalError::io("draw a random id for", dir));
     let writer = WriterId::from_bytes(random()?);
-    let first = WalPosition(1);
     let header = SegmentHeader { writer, first, previous_time_us: i64::MIN, marker: draw_marker(random()?) };
     write_synced(fs, &dir.join(format::segment_name(first)), &header.encode())?;
     fs.sync_dir(dir).map_err(WalError::io("sync", dir))?;
