@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use toolgauge_collector::export::{Export, ExportEncoding, ExportSignal};
 use toolgauge_collector::fs::real::RealFs;
-use toolgauge_collector::lake::LakeTables;
+use toolgauge_collector::lake::{FoldSettings, LakeTables};
 use toolgauge_collector::pipeline::{CollectorSettings, Fold};
 use toolgauge_collector::wal::{Frame, FrameContent};
 use toolgauge_proto::id::{WalPosition, WriterId};
@@ -29,8 +29,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     settings.live.settle_us = 1;
     let mut fold = Fold::new(&settings)?;
     let writer = WriterId::from_bytes([7; 16]);
-    let mut tables =
-        LakeTables::open(Arc::new(RealFs::private()), folder.path().join("lake"), writer, runtime.handle())?;
+    let mut tables = LakeTables::open(
+        Arc::new(RealFs::private()),
+        folder.path().join("lake"),
+        writer,
+        FoldSettings::default(),
+        runtime.handle(),
+    )?;
     let template = load::Template::new();
     let start = SystemClock.now().0;
     let (mut window, mut means) = (Vec::new(), Vec::new());
@@ -43,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         };
         for (step, content) in [FrameContent::Export(export), FrameContent::Tick].into_iter().enumerate() {
             let position = WalPosition(number * 2 - 1 + step as u64);
-            // All within one minute of the start, so that only `calls` is committed.
+            // All within one minute of the start, so that only `calls` is committed: folding its rows is part of that, writing them is not.
             let receive_time = UnixMicros(start + position.0 as i64 * 10);
             fold.apply(&Frame { position, receive_time, content })?;
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use toolgauge_collector::export::{Export, ExportEncoding, ExportSignal};
 use toolgauge_collector::fs::real::RealFs;
-use toolgauge_collector::lake::LakeTables;
+use toolgauge_collector::lake::{FoldSettings, LakeTables};
 use toolgauge_collector::pipeline::{CollectorSettings, Fold};
 use toolgauge_collector::wal::{Frame, FrameContent};
 use toolgauge_proto::id::{WalPosition, WriterId};
@@ -39,8 +39,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     settings.live.settle_us = 1_000_000;
     let mut fold = Fold::new(&settings)?;
     let writer = WriterId::from_bytes([7; 16]);
-    let mut tables =
-        LakeTables::open(Arc::new(RealFs::private()), folder.path().join("lake"), writer, runtime.handle())?;
+    let mut tables = LakeTables::open(
+        Arc::new(RealFs::private()),
+        folder.path().join("lake"),
+        writer,
+        FoldSettings::default(),
+        runtime.handle(),
+    )?;
     let template = load::Template::new();
     let start = SystemClock.now().0;
     let mut stages = [Duration::ZERO; 4];

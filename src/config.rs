@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use toolgauge_collector::lake::FoldSettings;
 use toolgauge_collector::live::LiveSettings;
 use toolgauge_collector::pipeline::CollectorSettings;
 use toolgauge_collector::receiver::Settings as ReceiverSettings;
@@ -243,6 +244,8 @@ section!(
         commit_interval: Time,
         /// Settled rows at which a commit begins.
         commit_rows: Count,
+        /// How often, in log time, the sums of committed rows are written to `calls_1m`.
+        fold_interval: Time,
     }
 );
 section!(
@@ -336,7 +339,11 @@ impl Default for SettleConfig {
 impl Default for LakeConfig {
     fn default() -> Self {
         let collector = CollectorSettings::new(PathBuf::new());
-        Self { commit_interval: Time::micros(collector.commit_interval_us), commit_rows: Count(collector.commit_rows) }
+        Self {
+            commit_interval: Time::micros(collector.commit_interval_us),
+            commit_rows: Count(collector.commit_rows),
+            fold_interval: Time::micros(collector.fold.interval_us.unsigned_abs()),
+        }
     }
 }
 
@@ -452,6 +459,7 @@ impl Config {
             recognise,
             commit_rows: self.lake.commit_rows.0,
             commit_interval_us: self.lake.commit_interval.as_micros().unsigned_abs(),
+            fold: FoldSettings { interval_us: self.lake.fold_interval.as_micros(), ..FoldSettings::default() },
             ..CollectorSettings::new(self.data.clone())
         }
     }

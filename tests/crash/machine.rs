@@ -10,14 +10,16 @@ use tokio::runtime::Runtime;
 use toolgauge_collector::export::Export;
 use toolgauge_collector::fs::Fs;
 use toolgauge_collector::fs::sim::{SimFs, Survival};
+use toolgauge_collector::lake::FoldSettings;
 use toolgauge_collector::lake::{Commit, LakeError, LakeTables};
 use toolgauge_collector::live::LiveSettings;
-use toolgauge_collector::pipeline::{CollectorError, CollectorSettings, CommitMarks, Fold};
+use toolgauge_collector::pipeline::{CollectorError, CollectorSettings, CommitMarks, Fold, Opened};
 use toolgauge_collector::wal::{Frame, FrameContent, Wal, WalSettings};
 use toolgauge_proto::id::WalPosition;
 use toolgauge_proto::table::Table;
 use toolgauge_proto::time::UnixMicros;
 
+use crate::derived::{Reader, compare_calls_1m};
 use crate::files;
 use crate::rows::Rows;
 use crate::workload::{Plan, Step};
@@ -32,6 +34,8 @@ pub(crate) fn settings() -> CollectorSettings {
     CollectorSettings {
         wal: WalSettings { segment_bytes: 4_096, digest_horizon_us: 20_000_000, ..WalSettings::default() },
         live: LiveSettings { settle_us: 2_000_000, remember_us: 20_000_000, ..LiveSettings::default() },
+        // Written by age, and by number of keys; caught up with in several stretches.
+        fold: FoldSettings { interval_us: 8_000_000, keys_max: 24, catch_up_rows: 16 },
         ..CollectorSettings::new("/data".into())
     }
 }
@@ -41,18 +45,18 @@ pub(crate) struct Machine {
     pub(crate) wal: Wal,
     pub(crate) tables: LakeTables,
     pub(crate) fold: Fold,
+    pub(crate) reader: Reader,
 }
 
 impl Machine {
     /// As `Collector::start` does it.
     pub(crate) fn open(fs: &Arc<SimFs>) -> Result<Self, CollectorError> {
         let settings = settings();
-        let fs: Arc<dyn Fs> = Arc::<SimFs>::clone(fs);
-        let (wal, _) = Wal::open(Arc::clone(&fs), &settings.data.join("wal"), settings.wal.clone())?;
-        let tables = LakeTables::open(fs, settings.data.join("lake"), wal.writer(), RUNTIME.handle())?;
-        let mut fold = Fold::new(&settings)?;
-        fold.replay(&wal, &tables)?;
-        Ok(Self { wal, tables, fold })
+        let dynamic: Arc<dyn Fs> = Arc::<SimFs>::clone(fs);
+        let Opened { wal, mut tables, fold, .. } = Opened::open(&settings, dynamic, RUNTIME.handle())?;
+        let calls = || files::rows(fs, Table::Calls);
+        let reader = Reader::open(&wal.writer().to_string(), &mut tables, calls)?;
+        Ok(Self { wal, tables, fold, reader })
     }
 
     pub(crate) fn begin_commit(&mut self) -> Option<(Commit, CommitMarks)> {
@@ -64,16 +68,13 @@ impl Machine {
         if let Some((commit, marks)) = self.begin_commit() {
             self.tables.commit(&commit)?;
             self.fold.end_commit(marks);
+            self.reader.take(&commit, &mut self.tables)?;
         }
         Ok(())
     }
 
-    pub(crate) fn committed_positions(&self) -> [WalPosition; Table::ALL.len()] {
-        Table::ALL.map(|table| self.tables.up_to(table))
-    }
-
     /// The committed rows of each table, as queries see them.
-    pub(crate) fn committed_rows(&self) -> [Vec<RecordBatch>; 3] {
+    pub(crate) fn committed_rows(&self) -> [Vec<RecordBatch>; Table::ALL.len()] {
         let providers = self.tables.committed().unwrap().providers;
         let session = session();
         providers.map(|provider| {
@@ -82,17 +83,24 @@ impl Machine {
         })
     }
 
-    /// Committed and live rows together.
-    pub(crate) fn rows(&mut self, fs: &SimFs, query: Query) -> Rows {
+    /// Committed and live rows together, those of the derived tables compared with a recount.
+    pub(crate) fn rows(&mut self, fs: &SimFs, query: Query, when: &str) -> Rows {
         let view = self.fold.view().unwrap();
+        let live_calls_1m = self.tables.committed().unwrap().live_calls_1m(Arc::clone(&view.calls));
         let mut all = match query {
             Query::Tables => self.committed_rows(),
             Query::Files => Table::ALL.map(|table| files::rows(fs, table)),
         };
-        for (table, live) in all.iter_mut().zip([view.calls, view.arrivals, view.quarantine]) {
+        let [calls, arrivals, quarantine, calls_1m, slo_1m, alerts] = &mut all;
+        self.reader.compare(slo_1m, alerts, calls, when);
+        calls_1m.extend(live_calls_1m.get().unwrap().iter().cloned());
+        for (table, live) in
+            [&mut *calls, arrivals, quarantine].into_iter().zip([view.calls, view.arrivals, view.quarantine])
+        {
             table.extend(live.iter().cloned());
         }
-        Rows::of(all.each_ref().map(Vec::as_slice))
+        compare_calls_1m(calls_1m, calls, when);
+        Rows::of([calls, arrivals, quarantine])
     }
 }
 
@@ -106,7 +114,7 @@ pub(crate) enum Query {
 }
 
 /// A session of its own for each look: a session knows one store under the tables' names.
-fn session() -> SessionContext {
+pub(crate) fn session() -> SessionContext {
     static STATE: OnceLock<SessionState> = OnceLock::new();
     let state =
         STATE.get_or_init(|| SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1)).state());
@@ -149,6 +157,8 @@ pub(crate) struct History<'p> {
     next: usize,
     exports: Vec<Sent>,
     acknowledged: WalPosition,
+    /// Rows of `alerts` that were acknowledged.
+    alerts: i64,
     /// Every frame that was ever durable, forgotten ones too.
     frames: BTreeMap<u64, Frame>,
     oracle: Fold,
@@ -174,6 +184,7 @@ impl<'p> History<'p> {
             next: 0,
             exports: vec![Sent::Not; plan.exports.len()],
             acknowledged: WalPosition(0),
+            alerts: 0,
             frames: BTreeMap::new(),
             oracle: Fold::new(&settings()).unwrap(),
         }
@@ -188,6 +199,7 @@ impl<'p> History<'p> {
     pub(crate) fn live(&mut self, fs: &Arc<SimFs>, query: Query) -> Result<Machine, Down> {
         let mut machine = Machine::open(fs).map_err(|error| is_down(fs, error))?;
         self.take_over(&machine);
+        assert!(machine.reader.alerts() >= self.alerts, "a row of alerts is lost");
         if !self.frames.is_empty() {
             self.compare(fs, &mut machine, query);
         }
@@ -200,8 +212,11 @@ impl<'p> History<'p> {
             match step {
                 Step::Send { at_us, exports } => self.send(fs, &mut machine, *at_us, exports)?,
                 Step::Commit => {
-                    machine.commit().map_err(|error| is_down(fs, error))?;
-                    let (up_to, not_younger_than) = machine.fold.forgettable(&machine.committed_positions());
+                    let committed = machine.commit();
+                    self.alerts = machine.reader.alerts();
+                    committed.map_err(|error| is_down(fs, error))?;
+                    let [calls, arrivals] = [Table::Calls, Table::Arrivals].map(|table| machine.tables.up_to(table));
+                    let (up_to, not_younger_than) = machine.fold.forgettable(calls, arrivals);
                     machine.wal.forget(up_to, not_younger_than).map_err(|error| is_down(fs, error))?;
                 }
             }
@@ -266,8 +281,9 @@ impl<'p> History<'p> {
     /// Committed and live rows together are the oracle's.
     pub(crate) fn compare(&mut self, fs: &SimFs, machine: &mut Machine, query: Query) {
         let expected = fold_view(&mut self.oracle);
-        if let Some(difference) = machine.rows(fs, query).difference(&expected, &[]) {
-            panic!("after step {} of plan {}:\n{difference}", self.next, self.plan.seed);
+        let when = format!("after step {} of plan {}", self.next, self.plan.seed);
+        if let Some(difference) = machine.rows(fs, query, &when).difference(&expected, &[]) {
+            panic!("{when}:\n{difference}");
         }
     }
 
@@ -277,7 +293,7 @@ impl<'p> History<'p> {
         assert!(self.exports.iter().all(|export| *export == Sent::Acknowledged));
         assert_eq!(machine.fold.live().live_rows(), 0, "rows were not committed");
         self.compare(fs, &mut machine, query);
-        machine.rows(fs, query)
+        machine.rows(fs, query, "at the end")
     }
 
     /// A fold that takes all frames at once, without having been looked at meanwhile.

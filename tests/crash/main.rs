@@ -5,15 +5,19 @@
 //!
 //! # The oracle
 //! The frames that were durable, applied to one fold that never crashes and never commits. After every recovery and at
-//! the end, committed and live rows together are to be exactly its rows: every row once, every column equal.
+//! the end, committed and live rows together are to be exactly its rows: every row once, every column equal. The sums
+//! of the derived tables are to be those of a recount of these rows.
 
+mod anew;
 mod crashes;
+mod derived;
 mod disk;
 mod files;
 mod machine;
 mod recount;
 mod rows;
 mod spans;
+mod threads;
 mod workload;
 
 use std::sync::{Mutex, PoisonError};

@@ -47,7 +47,7 @@ impl Counting {
         self.frame(at_us + 10_000_000, FrameContent::Tick);
         let live = fold_view(&mut self.fold);
         let (commit, _) = self.fold.begin_commit().unwrap().unwrap();
-        let calls = commit.tables.into_iter().next().flatten().unwrap().batches;
+        let calls = commit.calls.unwrap().batches;
         let committed = Rows::of([&calls, &[], &[]]);
         assert_eq!(committed.calls, live.calls, "seen and committed rows differ");
         committed
@@ -213,7 +213,7 @@ fn a_settled_row_takes_its_error_from_a_row_that_nobody_has_seen_yet() {
     counting.take(NOW_US + 1_500_000, export("weather-mcp", vec![server]));
     counting.frame(NOW_US + 2_000_000, FrameContent::Tick);
     let (commit, _) = counting.fold.begin_commit().unwrap().unwrap();
-    let [Some(calls), ..] = commit.tables else { panic!("no calls are settled") };
+    let Some(calls) = commit.calls else { panic!("no calls are settled") };
     assert_eq!(calls.up_to, WalPosition(1));
     let rows = Rows::of([&calls.batches, &[], &[]]).calls;
     assert_eq!(rows.num_rows(), 2);

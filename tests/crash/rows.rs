@@ -31,7 +31,8 @@ fn sorted(table: Table, batches: &[RecordBatch], by: &[&str]) -> RecordBatch {
     take_record_batch(&all, &lexsort_to_indices(&columns, None).unwrap()).unwrap()
 }
 
-fn in_schema(table: Table, batches: &[RecordBatch]) -> RecordBatch {
+/// As one batch of the table's schema.
+pub(crate) fn in_schema(table: Table, batches: &[RecordBatch]) -> RecordBatch {
     let schema = table.schema();
     let plain: Vec<RecordBatch> = batches
         .iter()
@@ -69,7 +70,7 @@ fn sums(batches: &[RecordBatch]) -> BTreeMap<ArrivalKey, Vec<i64>> {
 }
 
 impl Rows {
-    /// Of batches by table, in the order of [`Table::ALL`].
+    /// Of batches of the tables that are written from the log.
     pub(crate) fn of([calls, arrivals, quarantine]: [&[RecordBatch]; 3]) -> Self {
         Self {
             calls: sorted(Table::Calls, calls, &["row_id", "wal_position"]),

@@ -1,12 +1,12 @@
 //! One Delta table: the only place that touches Delta.
 //!
 //! A commit is a kernel transaction on a snapshot that is kept in memory: it costs the same at any age of the table.
-//! It carries `txn(appId, version)`, so that a replay knows what is in the table. A checkpoint is written every
+//! It carries `txn(appId, version)`, so that a replay knows what is in the table; one table may have several that append. A checkpoint is written every
 //! [`CHECKPOINT_COMMITS`] commits, and the log before it is removed an hour later.
 //!
 //! All calls block and must run outside the async runtime's threads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZero;
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use arrow::array::{
 };
 use arrow::compute;
 use arrow::datatypes::{DataType, Date32Type, Field, Int64Type, SchemaRef, TimestampMicrosecondType, UInt16Type};
+use arrow::error::ArrowError;
 use async_trait::async_trait;
 use bytes::Bytes;
 use datafusion::catalog::{Session, TableProvider};
@@ -35,6 +36,7 @@ use deltalake::kernel::{PrimitiveType, StructField, Version};
 use deltalake::logstore::{CommitOrBytes, LogStore, LogStoreConfig, LogStoreRef, StorageConfig, logstore_with};
 use deltalake::operations::create::CreateBuilder;
 use deltalake::{DeltaResult, DeltaTable, TableProperty};
+use futures::StreamExt as _;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use tokio::runtime::Handle;
@@ -43,6 +45,7 @@ use toolgauge_proto::table::{ColumnType, Table};
 use url::Url;
 use uuid::Uuid;
 
+use super::names::{self, FileName};
 use super::store::FsStore;
 use super::{LakeError, parquet};
 
@@ -54,6 +57,8 @@ const LOG_RETENTION_MS: i64 = 3_600_000;
 /// Longest text whose minimum and maximum go into the statistics, in bytes; of longer ones a cut value would not be
 /// exact, and exact statistics answer `min` and `max`.
 const STATISTICS_TEXT_BYTES: usize = 64;
+/// Transactions of one table whose versions are kept in memory.
+const VERSIONS_MAX: usize = 64;
 
 type Engine = DefaultEngine<TokioMultiThreadExecutor>;
 
@@ -63,6 +68,9 @@ const fn statistics_columns(table: Table) -> &'static [&'static str] {
         Table::Calls => &["start_time", "end_time", "kind", "service_name", "tool_name", "outcome", "wal_position"],
         Table::Arrivals => &["minute"],
         Table::Quarantine => &["received", "wal_position"],
+        Table::Calls1m => &["minute", "kind", "service_name", "tool_name", "outcome"],
+        Table::Slo1m => &["minute", "service", "slo", "slo_revision"],
+        Table::Alerts => &["time", "source", "alertname", "service", "slo"],
     }
 }
 
@@ -128,14 +136,27 @@ impl LogStore for LeanLogStore {
 #[derive(Debug)]
 pub(crate) struct DeltaWriter {
     table: Table,
-    app_id: String,
     store: FsStore,
     engine: Arc<Engine>,
     runtime: Handle,
     snapshot: SnapshotRef,
     reader: DeltaTable,
     session: Arc<SessionState>,
-    committed: Option<i64>,
+    /// Newest version by `app_id`, as far as asked for.
+    versions: HashMap<String, Option<i64>>,
+}
+
+/// What a commit appends besides its rows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Transaction<'a> {
+    /// Who appends.
+    pub(crate) app_id: &'a str,
+    /// One more than the version before; goes into the names of the files.
+    pub(crate) first: i64,
+    /// The version.
+    pub(crate) version: i64,
+    /// When, in milliseconds since 1970.
+    pub(crate) time_ms: i64,
 }
 
 fn delta_fields(table: Table) -> Result<Vec<StructField>, LakeError> {
@@ -156,10 +177,9 @@ fn delta_fields(table: Table) -> Result<Vec<StructField>, LakeError> {
 }
 
 impl DeltaWriter {
-    /// Opens the table, or creates it. `app_id` names this writer in the table's transactions.
+    /// Opens the table, or creates it.
     pub(crate) fn open(
         table: Table,
-        app_id: String,
         store: FsStore,
         runtime: Handle,
         session: Arc<SessionState>,
@@ -201,27 +221,7 @@ impl DeltaWriter {
         let snapshot = Snapshot::builder_for(url.as_str())
             .build(engine.as_ref())
             .map_err(|e| LakeError::kernel(table, "read the log of", e))?;
-        let committed = snapshot
-            .get_app_id_version(&app_id, engine.as_ref())
-            .map_err(|e| LakeError::kernel(table, "read the transactions of", e))?;
-        let writer = Self { table, app_id, store, engine, runtime, snapshot, reader, session, committed };
-        writer.check_transactions()?;
-        Ok(writer)
-    }
-
-    /// Files of this writer without a transaction of it mean that the transaction was lost, and a replay would write
-    /// every row again.
-    fn check_transactions(&self) -> Result<(), LakeError> {
-        if self.committed.is_some() {
-            return Ok(());
-        }
-        let prefix = format!("{}-", self.app_id);
-        let is_ours = |path: &str| path.rsplit('/').next().is_some_and(|name| name.starts_with(&prefix));
-        let files = self.file_paths()?;
-        match files.into_iter().find(|path| is_ours(path)) {
-            Some(file) => Err(LakeError::LostTransaction { table: self.table, file }),
-            None => Ok(()),
-        }
+        Ok(Self { table, store, engine, runtime, snapshot, reader, session, versions: HashMap::new() })
     }
 
     fn file_paths(&self) -> Result<Vec<String>, LakeError> {
@@ -230,9 +230,80 @@ impl DeltaWriter {
         Ok(paths.collect())
     }
 
-    /// The newest version that a commit of this writer carried.
-    pub(crate) fn committed(&self) -> Option<i64> {
-        self.committed
+    /// The newest version that a commit of this `app_id` carried. A fold of a new log goes on where that of another log
+    /// ended.
+    ///
+    /// Files of it without a transaction mean that the transaction was lost, and its rows would be written again.
+    pub(crate) fn committed(&mut self, app_id: &str) -> Result<Option<i64>, LakeError> {
+        if let Some(known) = self.versions.get(app_id) {
+            return Ok(*known);
+        }
+        let own = self
+            .snapshot
+            .get_app_id_version(app_id, self.engine.as_ref())
+            .map_err(|e| LakeError::kernel(self.table, "read the transactions of", e))?;
+        let committed = if own.is_some() { own } else { self.committed_by_others(app_id)? };
+        self.remember(app_id, committed);
+        Ok(committed)
+    }
+
+    fn committed_by_others(&self, app_id: &str) -> Result<Option<i64>, LakeError> {
+        let (writer, fold) = names::parts(app_id);
+        let mut newest = None;
+        for file in self.file_paths()? {
+            match FileName::parse(&file) {
+                Some(name) if name.fold == fold && name.writer == writer => {
+                    return Err(LakeError::LostTransaction { table: self.table, file });
+                }
+                Some(name) if name.fold == fold && !fold.is_empty() => newest = newest.max(Some(name.last)),
+                _ => {}
+            }
+        }
+        Ok(newest)
+    }
+
+    fn remember(&mut self, app_id: &str, version: Option<i64>) {
+        if self.versions.len() >= VERSIONS_MAX && !self.versions.contains_key(app_id) {
+            self.versions.clear();
+        }
+        self.versions.insert(app_id.to_owned(), version);
+    }
+
+    /// For each commit that has rows: its position, and how many.
+    pub(crate) fn commits(&self) -> Result<BTreeMap<i64, u64>, LakeError> {
+        let state = self.reader.snapshot().map_err(|e| LakeError::delta(self.table, "read", e))?;
+        let mut commits = BTreeMap::new();
+        for file in state.log_data() {
+            if let Some(name) = FileName::parse(&file.path()) {
+                *commits.entry(name.last).or_default() += file.num_records().unwrap_or(0) as u64;
+            }
+        }
+        Ok(commits)
+    }
+
+    /// The committed rows of a range of log positions, after `after` and up to `up_to`, a batch at a time.
+    pub(crate) fn read_range(
+        &self,
+        after: i64,
+        up_to: i64,
+        columns: &[&str],
+        mut each: impl FnMut(&RecordBatch) -> Result<(), ArrowError>,
+    ) -> Result<(), LakeError> {
+        let provider = self.provider()?;
+        let read = async {
+            let rows = SessionContext::new_with_state(self.session.as_ref().clone())
+                .read_table(provider)?
+                .filter(col("wal_position").gt(lit(after)).and(col("wal_position").lt_eq(lit(up_to))))?
+                .select_columns(columns)?;
+            let mut batches = rows.execute_stream().await?;
+            while let Some(batch) = batches.next().await {
+                each(&batch?)?;
+            }
+            Ok(())
+        };
+        self.runtime
+            .block_on(read)
+            .map_err(|e: datafusion::error::DataFusionError| LakeError::other(self.table, "read", e))
     }
 
     /// Version of the table.
@@ -278,17 +349,13 @@ impl DeltaWriter {
         Ok(found.split_off(found.len().saturating_sub(max)).into_iter().map(|(_, id)| id).collect())
     }
 
-    /// The log position with which so many of the newest rows of this writer begin, as far as its files tell.
+    /// The log position with which so many of the newest rows begin, as far as the files tell.
     fn begin_of_newest(&self, rows: usize) -> Result<i64, LakeError> {
         let state = self.reader.snapshot().map_err(|e| LakeError::delta(self.table, "read", e))?;
         let mut files: Vec<(i64, usize)> = state
             .log_data()
             .into_iter()
-            .filter_map(|file| {
-                let path = file.path();
-                let name = path.rsplit('/').next()?.strip_prefix(self.app_id.as_str())?.strip_prefix('-')?;
-                Some((name.split('-').next()?.parse().ok()?, file.num_records().unwrap_or(0)))
-            })
+            .filter_map(|file| Some((FileName::parse(&file.path())?.first, file.num_records().unwrap_or(0))))
             .collect();
         files.sort_unstable();
         let mut left = rows;
@@ -301,48 +368,49 @@ impl DeltaWriter {
         Ok(0)
     }
 
-    /// Appends rows (in the table's live schema) and makes them durable, in one transaction of this version. Does
-    /// nothing if the table has this version already. `first` and `version` are the log positions the rows come from.
-    pub(crate) fn append(
-        &mut self,
-        batches: &[RecordBatch],
-        first: i64,
-        version: i64,
-        modified_ms: i64,
-    ) -> Result<(), LakeError> {
-        if self.committed.is_some_and(|committed| committed >= version) {
-            return Ok(());
+    /// Appends rows (all in the table's live schema, or all in its settled one) and makes them durable, in one transaction.
+    /// Does nothing, and says so, if the table has this version already.
+    pub(crate) fn append(&mut self, batches: &[RecordBatch], transaction: Transaction<'_>) -> Result<bool, LakeError> {
+        let Transaction { app_id, version, time_ms, .. } = transaction;
+        if self.committed(app_id)?.is_some_and(|committed| committed >= version) {
+            return Ok(false);
         }
         let mut files = Vec::new();
         for (date, batches) in split_by_date(batches).map_err(|e| LakeError::other(self.table, "sort rows of", e))? {
-            files.push(self.write_file(date, &batches, first, version)?);
+            files.push(self.write_file(date, &batches, transaction)?);
         }
         loop {
-            match self.commit(&files, version, modified_ms)? {
+            match self.commit(&files, transaction)? {
                 Some(snapshot) => {
                     self.snapshot = snapshot;
                     break;
                 }
                 // Somebody else has taken the version; or our own commit came through although we saw an error.
-                None if self.is_committed(version)? => break,
+                None if self.is_committed(app_id, version)? => break,
                 None => {}
             }
         }
-        self.committed = Some(version);
+        self.remember(app_id, Some(version));
         self.runtime
             .block_on(self.reader.update_incremental(None))
             .map_err(|e| LakeError::delta(self.table, "refresh", e))?;
         if self.snapshot.version().is_multiple_of(CHECKPOINT_COMMITS) {
-            self.checkpoint(modified_ms)?;
+            self.checkpoint(time_ms)?;
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn write_file(&self, date: i32, batches: &[RecordBatch], first: i64, last: i64) -> Result<DataFile, LakeError> {
+    fn write_file(
+        &self,
+        date: i32,
+        batches: &[RecordBatch],
+        transaction: Transaction<'_>,
+    ) -> Result<DataFile, LakeError> {
         let date = chrono::DateTime::UNIX_EPOCH.date_naive() + chrono::Duration::days(i64::from(date));
         let date = date.format("%Y-%m-%d").to_string();
         // A second try at the same rows writes the same name.
-        let path = format!("date={date}/{}-{first:020}-{last:020}.parquet", self.app_id);
+        let Transaction { app_id, first, version, .. } = transaction;
+        let path = format!("date={date}/{}", names::file_name(app_id, first, version));
         let file_columns: Vec<usize> = (1..self.table.columns().len()).collect();
         let project = |batch: &RecordBatch| batch.project(&file_columns);
         let stripped: Vec<_> = batches
@@ -362,17 +430,17 @@ impl DeltaWriter {
         Ok(DataFile { path, date, size, statistics })
     }
 
-    fn commit(&self, files: &[DataFile], version: i64, modified_ms: i64) -> Result<Option<SnapshotRef>, LakeError> {
+    fn commit(&self, files: &[DataFile], of: Transaction<'_>) -> Result<Option<SnapshotRef>, LakeError> {
         let fault = |e| LakeError::kernel(self.table, "commit to", e);
         let mut transaction = Arc::clone(&self.snapshot)
             .transaction(Box::new(FileSystemCommitter::new()), self.engine.as_ref())
             .map_err(fault)?
             .with_operation("WRITE".into())
             .with_engine_info("toolgauge")
-            .with_transaction_id(self.app_id.clone(), version)
+            .with_transaction_id(of.app_id.to_owned(), of.version)
             .with_data_change(true);
         if !files.is_empty() {
-            let adds = add_actions(self.table, files, modified_ms)
+            let adds = add_actions(self.table, files, of.time_ms)
                 .map_err(|e| LakeError::other(self.table, "describe the files of", e))?;
             transaction = transaction.with_blind_append();
             transaction.add_files(Box::new(ArrowEngineData::new(adds)));
@@ -387,11 +455,11 @@ impl DeltaWriter {
         }
     }
 
-    fn is_committed(&mut self, version: i64) -> Result<bool, LakeError> {
+    fn is_committed(&mut self, app_id: &str, version: i64) -> Result<bool, LakeError> {
         let fault = |e| LakeError::kernel(self.table, "read the log of", e);
         self.snapshot =
             Snapshot::builder_from(Arc::clone(&self.snapshot)).build(self.engine.as_ref()).map_err(fault)?;
-        let found = self.snapshot.get_app_id_version(&self.app_id, self.engine.as_ref()).map_err(fault)?;
+        let found = self.snapshot.get_app_id_version(app_id, self.engine.as_ref()).map_err(fault)?;
         Ok(found.is_some_and(|found| found >= version))
     }
 
@@ -411,17 +479,17 @@ impl DeltaWriter {
         Ok(())
     }
 
-    /// Removes data files that no snapshot names and that nobody is writing: what a crash between the write of a file
-    /// and its commit left. Only at the start.
-    pub(crate) fn sweep(&self) -> Result<u64, LakeError> {
+    /// Removes data files of this writer and its folds that no snapshot names and that nobody is writing: what a crash
+    /// between the write of a file and its commit left. Only at the start.
+    pub(crate) fn sweep(&self, writer: &str) -> Result<u64, LakeError> {
         let named: std::collections::HashSet<String> =
             self.file_paths()?.into_iter().map(|path| format!("{}/{path}", self.table.name())).collect();
         let fault = |e| LakeError::other(self.table, "sweep", e);
         let mut swept = 0;
         for path in self.store.walk(&Path::from(self.table.name())).map_err(fault)? {
             let text = path.to_string();
-            let is_ours = path.filename().is_some_and(|name| name.starts_with(&format!("{}-", self.app_id)));
-            if is_ours && text.ends_with(".parquet") && !named.contains(&text) {
+            let is_ours = FileName::parse(&text).is_some_and(|name| name.writer == writer);
+            if is_ours && !named.contains(&text) {
                 self.store.remove(&path).map_err(fault)?;
                 swept += 1;
             }
@@ -474,7 +542,7 @@ struct DataFile {
 }
 
 /// Splits rows by their first column, the date.
-fn split_by_date(batches: &[RecordBatch]) -> Result<BTreeMap<i32, Vec<RecordBatch>>, arrow::error::ArrowError> {
+fn split_by_date(batches: &[RecordBatch]) -> Result<BTreeMap<i32, Vec<RecordBatch>>, ArrowError> {
     let mut by_date: BTreeMap<i32, Vec<RecordBatch>> = BTreeMap::new();
     for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
         let dates = batch.column(0).as_primitive::<Date32Type>();
@@ -538,18 +606,20 @@ fn ends(values: impl Iterator<Item = i64>) -> Option<(i64, i64)> {
     })
 }
 
-/// Of the words that rows really use: a dictionary may hold others.
+/// Of the words that rows really use (a dictionary may hold others).
 fn word_ends(arrays: &[&ArrayRef]) -> Option<(String, String)> {
     let mut ends: Option<(&str, &str)> = None;
+    let mut add = |word| ends = Some(ends.map_or((word, word), |(lo, hi): (&str, &str)| (lo.min(word), hi.max(word))));
     for array in arrays {
-        let array = array.as_dictionary_opt::<UInt16Type>()?;
-        let words = array.values().as_string::<i32>();
-        let mut used = vec![false; words.len()];
-        for key in array.keys().iter().flatten() {
-            used[usize::from(key)] = true;
-        }
-        for word in words.iter().zip(used).filter_map(|(word, used)| word.filter(|_| used)) {
-            ends = Some(ends.map_or((word, word), |(lo, hi)| (lo.min(word), hi.max(word))));
+        if let Some(array) = array.as_dictionary_opt::<UInt16Type>() {
+            let words = array.values().as_string::<i32>();
+            let mut used = vec![false; words.len()];
+            for key in array.keys().iter().flatten() {
+                used[usize::from(key)] = true;
+            }
+            words.iter().zip(used).filter_map(|(word, used)| word.filter(|_| used)).for_each(&mut add);
+        } else {
+            array.as_string_opt::<i32>()?.iter().flatten().for_each(&mut add);
         }
     }
     let (lo, hi) = ends?;
@@ -557,7 +627,7 @@ fn word_ends(arrays: &[&ArrayRef]) -> Option<(String, String)> {
 }
 
 /// The `add` actions of a commit, in the kernel's shape.
-fn add_actions(table: Table, files: &[DataFile], modified_ms: i64) -> Result<RecordBatch, arrow::error::ArrowError> {
+fn add_actions(table: Table, files: &[DataFile], modified_ms: i64) -> Result<RecordBatch, ArrowError> {
     let statistics_of = |pick: &dyn Fn(&DataFile, usize) -> Side| -> StructArray {
         let fields = statistics_columns(table).iter().enumerate().map(|(i, name)| {
             let sides: Vec<Side> = files.iter().map(|file| pick(file, i)).collect();

@@ -1,19 +1,28 @@
 //! The tables on disk: Parquet files and a Delta log in `<data>/lake/<table>`.
 //!
 //! # Guarantees
-//! * When [`LakeTables::commit`] has returned, the rows are durable: every file is synced before the commit that names
-//!   it, every commit before it is visible ([`store`]).
-//! * Each commit carries `txn(writer id, log position)`. A commit that is tried again, in this process or after a
-//!   crash, is found to be there and not written twice.
+//! * When [`LakeTables::commit`] or [`LakeTables::append`] has returned, the rows are durable: every file is synced before
+//!   the commit that names it, every commit before it is visible ([`store`]).
+//! * Each commit carries `txn(writer id, log position)`, those of folds and readers `txn(<writer id>/<name>, version)`. A
+//!   commit that is tried again, in this process or after a crash, is found to be there and not written twice.
 //! * `calls` is committed before the other tables, so that nothing derived is ever ahead of it.
+//! * Committed rows of `calls_1m` and the rollups in [`Committed`] are together the fold of the committed rows of `calls`.
 //! * Cost does not grow with the number of commits.
 //!
+//! # One data folder, several logs
+//! A data folder has one log, but its `wal` folder may have been moved away and made anew. So positions go on over all logs
+//! of a data folder ([`last_position`]), and "rows of `calls` up to position P" means the same whoever wrote them. What a
+//! table knows of a fold of an earlier log is the cursor of the same fold of this one.
+//!
 //! # Failure
+//! * A table whose folder is missing is made anew. `calls_1m` is then folded again from all of `calls`.
 //! * [`LakeError::NoRoom`] may pass: the same commit may be tried again.
 //! * After any other error the tables are not to be used further: the pipeline stops, the log keeps what was not
 //!   committed, and the next start replays it.
 
 mod delta;
+mod fold;
+mod names;
 mod parquet;
 mod store;
 
@@ -21,15 +30,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SessionState;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use tokio::runtime::Handle;
+use toolgauge_analytics::rollup;
 use toolgauge_proto::id::{RowId, WalPosition, WriterId};
+use toolgauge_proto::lake::{LiveBatches, Txn};
 use toolgauge_proto::table::Table;
+use toolgauge_proto::time::UnixMicros;
 
 use crate::fs::Fs;
-use delta::DeltaWriter;
+use delta::{DeltaWriter, Transaction};
+pub use fold::FoldSettings;
+use fold::{CallsFold, Rollups};
+pub use names::last_position;
 use store::FsStore;
 
 /// What went wrong in the lake.
@@ -64,9 +80,8 @@ pub enum LakeError {
     },
     /// The table holds rows of this writer but does not say up to which position.
     #[error(
-        "table \"{}\" has the file \"{file}\" of this log but no transaction of it: replaying the log would count \
-         its calls twice (restore the table's `_delta_log` from a backup, or move the `wal` folder away to go on \
-         without what only the log holds)", table.name()
+        "table \"{}\" has the file \"{file}\" of this log but no transaction of it (restore the table's `_delta_log` from a \
+         backup, or {})", table.name(), instead_of_a_backup(*table)
     )]
     LostTransaction {
         /// Which table.
@@ -74,6 +89,37 @@ pub enum LakeError {
         /// One of the files.
         file: String,
     },
+    /// A derived table holds more than the table that it is made of.
+    #[error(
+        "table \"{}\" has folded `calls` up to position {cursor}, but `calls` ends at {calls} (restore `calls` from a \
+         backup, or move the folder of \"{}\" away: it is made anew)", table.name(), table.name()
+    )]
+    AheadOfCalls {
+        /// Which table.
+        table: Table,
+        /// Up to where it has folded.
+        cursor: WalPosition,
+        /// Up to where `calls` is complete.
+        calls: WalPosition,
+    },
+    /// An append that cannot be done, whoever tries.
+    #[error("append to table \"{}\": {reason}", table.name())]
+    Invalid {
+        /// Which table.
+        table: Table,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+fn instead_of_a_backup(table: Table) -> &'static str {
+    match table {
+        Table::Calls | Table::Arrivals | Table::Quarantine => {
+            "move the `wal` folder away to go on without what only the log holds; replaying it would count calls twice"
+        }
+        Table::Calls1m | Table::Slo1m => "move the table's folder away: it is made anew from `calls`",
+        Table::Alerts => "move the table's folder away to go on without the history of alerts",
+    }
 }
 
 impl LakeError {
@@ -99,13 +145,22 @@ pub struct TableCommit {
     pub up_to: WalPosition,
 }
 
-/// Rows to commit to all tables.
+/// Rows to commit, by table; `None` where nothing is to be written.
 #[derive(Debug, Clone, Default)]
 pub struct Commit {
-    /// By [`Table`], in the order of [`Table::ALL`]; `None` where nothing is to be written.
-    pub tables: [Option<TableCommit>; Table::ALL.len()],
-    /// Receive time of the newest frame, in milliseconds since 1970.
-    pub time_ms: i64,
+    /// Of `calls`.
+    pub calls: Option<TableCommit>,
+    /// Of `arrivals`.
+    pub arrivals: Option<TableCommit>,
+    /// Of `quarantine`.
+    pub quarantine: Option<TableCommit>,
+    /// Receive time of the newest frame.
+    pub received: UnixMicros,
+}
+
+impl Commit {
+    /// The tables that a commit may write, in the order in which it must.
+    pub const TABLES: [Table; 4] = [Table::Calls, Table::Arrivals, Table::Quarantine, Table::Calls1m];
 }
 
 /// What readers need of the committed tables.
@@ -113,27 +168,66 @@ pub struct Commit {
 pub struct Committed {
     /// The rows of each table.
     pub providers: [Arc<dyn TableProvider>; Table::ALL.len()],
-    /// The position up to which each table is complete.
-    pub up_to: [WalPosition; Table::ALL.len()],
     /// Version of each table.
     pub versions: [u64; Table::ALL.len()],
     /// Files of each table.
     pub files: [u64; Table::ALL.len()],
+    up_to: [WalPosition; LOG_TABLES.len()],
+    rollups: Rollups,
+}
+
+impl Committed {
+    /// The position up to which a table is complete: `calls`, `arrivals` or `quarantine`.
+    ///
+    /// # Panics
+    /// If it is another table.
+    #[must_use]
+    pub fn up_to(&self, table: Table) -> WalPosition {
+        self.up_to[table as usize]
+    }
+
+    /// The live rows of `calls_1m`, when these are those of `calls`: everything that is not in the table yet. Computed when
+    /// they are asked for.
+    #[must_use]
+    pub fn live_calls_1m(&self, live_calls: Arc<[RecordBatch]>) -> LiveBatches {
+        let rollups = self.rollups.clone();
+        LiveBatches::computed(move || {
+            let mut all = fold::fold(live_calls.iter())?;
+            for rollup in &rollups {
+                all.merge(rollup);
+            }
+            Ok(all.batches()?.into())
+        })
+    }
 }
 
 /// All tables, open for reading and appending. Blocking: use it outside the runtime's threads.
 #[derive(Debug)]
 pub struct LakeTables {
     store: FsStore,
+    writer: String,
     writers: [DeltaWriter; Table::ALL.len()],
+    up_to: [WalPosition; LOG_TABLES.len()],
+    calls_1m: CallsFold,
 }
 
+/// Tables that are written from the log.
+const LOG_TABLES: [Table; 3] = [Table::Calls, Table::Arrivals, Table::Quarantine];
+
 impl LakeTables {
-    /// Opens the tables in `<data>/lake`, or creates them. The runtime must have several threads.
+    /// Opens the tables in `<data>/lake`, or creates them, and folds what `calls_1m` has not folded yet. The runtime must
+    /// have several threads.
     ///
     /// # Errors
     /// If a table cannot be read or created, or has lost this writer's transaction.
-    pub fn open(fs: Arc<dyn Fs>, folder: PathBuf, writer: WriterId, runtime: &Handle) -> Result<Self, LakeError> {
+    pub fn open(
+        fs: Arc<dyn Fs>,
+        folder: PathBuf,
+        writer: WriterId,
+        settings: FoldSettings,
+        runtime: &Handle,
+    ) -> Result<Self, LakeError> {
+        let writer = writer.to_string();
         let prepare = || -> std::io::Result<FsStore> {
             crate::fs::create_dir_all_synced(&*fs, &folder)?;
             let store = FsStore::new(Arc::clone(&fs), folder.clone());
@@ -149,19 +243,40 @@ impl LakeTables {
         let session: Arc<SessionState> = Arc::new(SessionContext::new_with_config(config).state());
         let mut writers = Vec::with_capacity(Table::ALL.len());
         for table in Table::ALL {
-            let app_id = writer.to_string();
-            let writer = DeltaWriter::open(table, app_id, store.clone(), runtime.clone(), Arc::clone(&session))?;
-            writer.sweep()?;
-            writers.push(writer);
+            let opened = DeltaWriter::open(table, store.clone(), runtime.clone(), Arc::clone(&session))?;
+            opened.sweep(&writer)?;
+            writers.push(opened);
         }
-        let writers = writers.try_into().map_err(|_| LakeError::other(Table::Calls, "open", "a table is missing"))?;
-        Ok(Self { store, writers })
+        let mut writers: [DeltaWriter; Table::ALL.len()] =
+            writers.try_into().map_err(|_| LakeError::other(Table::Calls, "open", "a table is missing"))?;
+
+        let before = names::last_position_of_others(&store, &writer)
+            .map_err(|source| LakeError::Folder { path: folder, source })?;
+        let mut up_to = [before; LOG_TABLES.len()];
+        for table in LOG_TABLES {
+            if let Some(committed) = writers[table as usize].committed(&writer)? {
+                up_to[table as usize] = WalPosition(committed.cast_unsigned());
+            }
+        }
+        let cursor = writers[Table::Calls1m as usize].committed(&fold_id(&writer, Table::Calls1m))?;
+        let cursor = WalPosition(cursor.map_or(0, i64::cast_unsigned));
+        let calls = up_to[Table::Calls as usize];
+        if cursor > calls {
+            return Err(LakeError::AheadOfCalls { table: Table::Calls1m, cursor, calls });
+        }
+        let calls_1m = CallsFold::new(settings, cursor);
+        let mut tables = Self { store, writer, writers, up_to, calls_1m };
+        tables.catch_up()?;
+        Ok(tables)
     }
 
-    /// The position up to which a table is complete.
+    /// The position up to which a table is complete: `calls`, `arrivals` or `quarantine`.
+    ///
+    /// # Panics
+    /// If it is another table.
     #[must_use]
     pub fn up_to(&self, table: Table) -> WalPosition {
-        WalPosition(self.writers[table as usize].committed().map_or(0, i64::cast_unsigned))
+        self.up_to[table as usize]
     }
 
     /// Identities of at most so many committed calls, the newest, of frames before this position; oldest first.
@@ -177,21 +292,166 @@ impl LakeTables {
     /// # Errors
     /// If a table cannot be written; what was committed before stays.
     pub fn commit(&mut self, commit: &Commit) -> Result<(), LakeError> {
+        Commit::TABLES.into_iter().try_for_each(|table| self.commit_table(table, commit))
+    }
+
+    /// The part of [`LakeTables::commit`] that is about one of [`Commit::TABLES`]; they must be committed in that order.
+    ///
+    /// # Errors
+    /// As [`LakeTables::commit`].
+    pub fn commit_table(&mut self, table: Table, commit: &Commit) -> Result<(), LakeError> {
+        self.telling_no_room(|tables| match table {
+            Table::Calls => {
+                tables.commit_log_table(table, commit.calls.as_ref(), commit.received)?;
+                tables.fold_calls(commit.calls.as_ref())
+            }
+            Table::Arrivals => tables.commit_log_table(table, commit.arrivals.as_ref(), commit.received),
+            Table::Quarantine => tables.commit_log_table(table, commit.quarantine.as_ref(), commit.received),
+            Table::Calls1m => tables.write_calls_1m(Some(commit.received)),
+            Table::Slo1m | Table::Alerts => Ok(()),
+        })
+    }
+
+    /// Errors of a full disk as [`LakeError::NoRoom`].
+    fn telling_no_room<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, LakeError>) -> Result<T, LakeError> {
         self.store.take_no_room();
-        self.append(commit).map_err(|error| match self.store.take_no_room() {
+        work(self).map_err(|error| match self.store.take_no_room() {
             true => LakeError::NoRoom { source: Box::new(error) },
             false => error,
         })
     }
 
-    fn append(&mut self, commit: &Commit) -> Result<(), LakeError> {
-        for (writer, table) in self.writers.iter_mut().zip(&commit.tables) {
-            if let Some(table) = table {
-                let first = writer.committed().map_or(1, |committed| committed + 1);
-                writer.append(&table.batches, first, table.up_to.as_i64(), commit.time_ms)?;
-            }
+    fn commit_log_table(
+        &mut self,
+        table: Table,
+        rows: Option<&TableCommit>,
+        received: UnixMicros,
+    ) -> Result<(), LakeError> {
+        let Some(TableCommit { batches, up_to }) = rows else { return Ok(()) };
+        let transaction = Transaction {
+            app_id: &self.writer,
+            first: self.up_to[table as usize].next().as_i64(),
+            version: up_to.as_i64(),
+            time_ms: received.0.div_euclid(1_000),
+        };
+        if self.writers[table as usize].append(batches, transaction)? {
+            self.up_to[table as usize] = *up_to;
         }
         Ok(())
+    }
+
+    /// Folds rows of `calls` that were committed, once.
+    fn fold_calls(&mut self, calls: Option<&TableCommit>) -> Result<(), LakeError> {
+        let Some(TableCommit { batches, up_to }) = calls else { return Ok(()) };
+        if *up_to > self.calls_1m.up_to() {
+            let rollup = fold::fold(batches).map_err(|e| LakeError::other(Table::Calls1m, "fold rows into", e))?;
+            self.calls_1m.push(rollup, *up_to);
+        }
+        Ok(())
+    }
+
+    fn write_calls_1m(&mut self, now: Option<UnixMicros>) -> Result<(), LakeError> {
+        let due = self.calls_1m.due(now).map_err(|e| LakeError::other(Table::Calls1m, "build rows of", e))?;
+        let Some(due) = due else { return Ok(()) };
+        let transaction = Transaction {
+            app_id: &fold_id(&self.writer, Table::Calls1m),
+            first: due.first.as_i64(),
+            version: due.up_to.as_i64(),
+            time_ms: now.map_or(0, |now| now.0.div_euclid(1_000)),
+        };
+        self.writers[Table::Calls1m as usize].append(&due.batches, transaction)?;
+        self.calls_1m.written(now);
+        Ok(())
+    }
+
+    /// Folds the committed rows of `calls` after the cursor.
+    fn catch_up(&mut self) -> Result<(), LakeError> {
+        let end = self.up_to(Table::Calls);
+        let mut from = self.calls_1m.up_to();
+        if from >= end {
+            return Ok(());
+        }
+        let calls = &self.writers[Table::Calls as usize];
+        let mut rows = 0;
+        let mut ends = Vec::new();
+        for (last, in_commit) in calls.commits()? {
+            let last = WalPosition(last.cast_unsigned());
+            if last <= from || last >= end {
+                continue;
+            }
+            rows += in_commit;
+            if rows >= self.calls_1m.catch_up_rows() {
+                ends.push(last);
+                rows = 0;
+            }
+        }
+        ends.push(end);
+        for to in ends {
+            let mut rollup = rollup::CallsRollup::default();
+            let calls = &self.writers[Table::Calls as usize];
+            calls.read_range(from.as_i64(), to.as_i64(), &rollup::COLUMNS, |batch| rollup.add(batch))?;
+            self.calls_1m.push(rollup, to);
+            self.write_calls_1m(None)?;
+            from = to;
+        }
+        Ok(())
+    }
+
+    /// Appends rows to a table that readers own; see [`toolgauge_proto::lake::Lake::append`]. `now` is log time.
+    ///
+    /// # Errors
+    /// [`LakeError::Invalid`] if it cannot be done; else as [`LakeTables::commit`].
+    pub fn append(
+        &mut self,
+        table: Table,
+        rows: &[RecordBatch],
+        txn: &Txn,
+        now: UnixMicros,
+    ) -> Result<bool, LakeError> {
+        self.check(table, &txn.app_id)?;
+        let invalid = |reason: String| Err(LakeError::Invalid { table, reason });
+        if txn.version < 0 {
+            return invalid(format!("version {} is negative", txn.version));
+        }
+        let schemas = [table.live_schema(), table.schema()];
+        let fits = |schema: &SchemaRef| rows.iter().all(|batch| batch.schema().fields() == schema.fields());
+        if !schemas.iter().any(fits) {
+            return invalid("its rows have neither the table's live schema nor its settled one".into());
+        }
+        self.telling_no_room(|tables| {
+            let writer = &mut tables.writers[table as usize];
+            let first = writer.committed(&txn.app_id)?.map_or(0, |committed| committed + 1);
+            let time_ms = now.0.div_euclid(1_000);
+            writer.append(rows, Transaction { app_id: &txn.app_id, first, version: txn.version, time_ms })
+        })
+    }
+
+    /// The newest version that `app_id` has appended to a table that readers own.
+    ///
+    /// # Errors
+    /// As [`LakeTables::append`].
+    pub fn committed_version(&mut self, table: Table, app_id: &str) -> Result<Option<i64>, LakeError> {
+        self.check(table, app_id)?;
+        self.writers[table as usize].committed(app_id)
+    }
+
+    fn check(&self, table: Table, app_id: &str) -> Result<(), LakeError> {
+        if !table.is_appended_by_readers() {
+            return Err(LakeError::Invalid { table, reason: "readers do not own it".into() });
+        }
+        if !names::is_app_id(app_id) || names::parts(app_id).0 != self.writer || app_id == self.writer {
+            let reason = format!("\"{app_id}\" cannot name a transaction of it (write {}/NAME)", self.writer);
+            return Err(LakeError::Invalid { table, reason });
+        }
+        Ok(())
+    }
+
+    /// The committed rows of one table.
+    ///
+    /// # Errors
+    /// If the table cannot be read.
+    pub fn provider(&self, table: Table) -> Result<Arc<dyn TableProvider>, LakeError> {
+        self.writers[table as usize].provider()
     }
 
     /// What readers need of the tables as they are now.
@@ -199,12 +459,17 @@ impl LakeTables {
     /// # Errors
     /// If a table cannot be read.
     pub fn committed(&self) -> Result<Committed, LakeError> {
-        let [calls, arrivals, quarantine] = &self.writers;
+        let [calls, arrivals, quarantine, calls_1m, slo_1m, alerts] = Table::ALL.map(|table| self.provider(table));
         Ok(Committed {
-            providers: [calls.provider()?, arrivals.provider()?, quarantine.provider()?],
-            up_to: Table::ALL.map(|table| self.up_to(table)),
-            versions: [calls.version(), arrivals.version(), quarantine.version()],
-            files: [calls.files(), arrivals.files(), quarantine.files()],
+            providers: [calls?, arrivals?, quarantine?, calls_1m?, slo_1m?, alerts?],
+            up_to: self.up_to,
+            versions: Table::ALL.map(|table| self.writers[table as usize].version()),
+            files: Table::ALL.map(|table| self.writers[table as usize].files()),
+            rollups: self.calls_1m.rollups().clone(),
         })
     }
+}
+
+fn fold_id(writer: &str, table: Table) -> String {
+    format!("{writer}/{}", table.name())
 }

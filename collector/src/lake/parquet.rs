@@ -32,6 +32,8 @@ const NO_DICTIONARY: &[&str] = &[
     "cost_usd",
     "arguments_fingerprint",
     "detail",
+    "latency",
+    "duration_ns_sum",
 ];
 
 /// The bytes of one file. Of the columns named, readers get the bounds of each page, to skip pages by.

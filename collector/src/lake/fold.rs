@@ -1,0 +1,131 @@
+//! `calls_1m`: the committed rows of `calls`, folded.
+//!
+//! The rows after the cursor are kept in memory as rollups, and written about once a minute of log time, so that keys do
+//! not shatter into a row for every commit of `calls`. The cursor is the version of the transaction `<writer>/calls_1m`:
+//! rows of `calls` up to that position are in the table. Rollup and table together are always the fold of exactly what
+//! `calls` has.
+//!
+//! After a restart, and when the table was deleted, the rows after the cursor are read from `calls` again, a stretch of
+//! positions at a time. The log is not needed for that.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use toolgauge_analytics::rollup::CallsRollup;
+use toolgauge_proto::id::WalPosition;
+use toolgauge_proto::time::UnixMicros;
+
+/// When rollups are written.
+#[derive(Debug, Clone)]
+pub struct FoldSettings {
+    /// Rollups are written when so much log time has gone by since the last time, in microseconds.
+    pub interval_us: i64,
+    /// Rollups are written earlier when they have so many keys.
+    pub keys_max: usize,
+    /// Rows of `calls` that are read at once when the fold catches up.
+    pub catch_up_rows: u64,
+}
+
+impl Default for FoldSettings {
+    fn default() -> Self {
+        Self {
+            interval_us: 60_000_000,
+            // Some hundred bytes each.
+            keys_max: 100_000,
+            catch_up_rows: 1 << 20,
+        }
+    }
+}
+
+/// Rollups of the rows after the cursor; their sum counts.
+pub(super) type Rollups = Vec<Arc<CallsRollup>>;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct CallsFold {
+    settings: FoldSettings,
+    /// Each has more than twice the keys of the next, so that a row is merged a few times only, however many commits there
+    /// are between two writes.
+    rollups: Rollups,
+    cursor: WalPosition,
+    up_to: WalPosition,
+    written: Option<UnixMicros>,
+}
+
+/// What is to be written.
+#[derive(Debug)]
+pub(super) struct Due {
+    pub(super) batches: Vec<RecordBatch>,
+    pub(super) first: WalPosition,
+    pub(super) up_to: WalPosition,
+}
+
+impl CallsFold {
+    pub(super) fn new(settings: FoldSettings, cursor: WalPosition) -> Self {
+        Self { settings, rollups: Vec::new(), cursor, up_to: cursor, written: None }
+    }
+
+    /// Rows up to here are folded.
+    pub(super) fn up_to(&self) -> WalPosition {
+        self.up_to
+    }
+
+    pub(super) fn catch_up_rows(&self) -> u64 {
+        self.settings.catch_up_rows
+    }
+
+    /// The rollups of the rows after the cursor.
+    pub(super) fn rollups(&self) -> &Rollups {
+        &self.rollups
+    }
+
+    /// Takes the rollup of the rows that follow, up to a position.
+    pub(super) fn push(&mut self, mut rollup: CallsRollup, up_to: WalPosition) {
+        self.up_to = up_to;
+        if rollup.is_empty() {
+            return;
+        }
+        while let Some(last) = self.rollups.pop_if(|last| last.len() <= 2 * rollup.len()) {
+            rollup.merge(&last);
+        }
+        self.rollups.push(Arc::new(rollup));
+    }
+
+    /// What is to be written now; `None` if it is not time yet. `now` is log time, `None` while catching up.
+    pub(super) fn due(&mut self, now: Option<UnixMicros>) -> Result<Option<Due>, ArrowError> {
+        let keys: usize = self.rollups.iter().map(|rollup| rollup.len()).sum();
+        let of_age = now.is_some_and(|now| {
+            let written = *self.written.get_or_insert(now);
+            now.0.saturating_sub(written.0) >= self.settings.interval_us
+        });
+        if keys == 0 || !(of_age || keys >= self.settings.keys_max) {
+            return Ok(None);
+        }
+        Ok(Some(Due { batches: merged(&self.rollups).batches()?, first: self.cursor.next(), up_to: self.up_to }))
+    }
+
+    /// What was due is durable.
+    pub(super) fn written(&mut self, now: Option<UnixMicros>) {
+        self.rollups.clear();
+        self.cursor = self.up_to;
+        self.written = now;
+    }
+}
+
+/// The rows of `calls` in these batches.
+pub(super) fn fold<'a>(batches: impl IntoIterator<Item = &'a RecordBatch>) -> Result<CallsRollup, ArrowError> {
+    let mut rollup = CallsRollup::default();
+    for batch in batches {
+        rollup.add(batch)?;
+    }
+    Ok(rollup)
+}
+
+fn merged(rollups: &Rollups) -> CallsRollup {
+    let mut all = CallsRollup::default();
+    for rollup in rollups {
+        all.merge(rollup);
+    }
+    all
+}

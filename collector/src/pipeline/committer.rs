@@ -1,0 +1,143 @@
+//! The committer's thread: the one owner of the tables.
+//!
+//! It does one thing after the other. A commit has a part for each table; what readers append is done between two parts,
+//! so that it does not wait for a whole commit.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use toolgauge_proto::lake::{AppendError, Txn};
+use toolgauge_proto::table::Table;
+use toolgauge_proto::time::UnixMicros;
+
+use super::chain;
+use super::shared::SharedLake;
+use crate::lake::{Commit, Committed, LakeError, LakeTables};
+
+/// Jobs that may wait; who has one more waits to hand it over.
+pub(super) const JOBS_MAX: usize = 16;
+
+/// What the committer is to do.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// For the fold, which waits for the answer before it sends another.
+    Commit(Commit),
+    /// For a reader.
+    Append {
+        table: Table,
+        rows: Vec<RecordBatch>,
+        txn: Txn,
+        /// Log time.
+        now: UnixMicros,
+        answer: SyncSender<Result<bool, AppendError>>,
+    },
+    /// For a reader.
+    CommittedVersion { table: Table, app_id: String, answer: SyncSender<Result<Option<i64>, AppendError>> },
+    /// Nothing comes any more.
+    End,
+}
+
+/// What it tells the fold.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// The commit is durable.
+    Done { commit: Commit, committed: Committed, took: Duration },
+    /// The disk was full; the same commit may be tried again.
+    NoRoom { commit: Commit, error: LakeError },
+    /// It has failed, and has ended.
+    Failed(LakeError),
+}
+
+/// See the module.
+pub(super) struct Committer {
+    pub(super) tables: LakeTables,
+    pub(super) lake: Arc<SharedLake>,
+    pub(super) jobs: Receiver<Job>,
+    pub(super) answers: SyncSender<Answer>,
+}
+
+impl Committer {
+    pub(super) fn run(mut self) {
+        if let Err(error) = self.work() {
+            // If the fold has ended too, it has said why.
+            drop(self.answers.send(Answer::Failed(error)));
+        }
+    }
+
+    fn work(&mut self) -> Result<(), LakeError> {
+        let mut later = VecDeque::new();
+        loop {
+            let next = later.pop_front().map_or_else(|| self.jobs.recv(), Ok);
+            match next {
+                Ok(Job::Commit(commit)) => {
+                    let answer = self.commit(commit, &mut later)?;
+                    if self.answers.send(answer).is_err() {
+                        return Ok(());
+                    }
+                }
+                Ok(Job::End) | Err(_) => return Ok(()),
+                Ok(job) => self.serve(job)?,
+            }
+        }
+    }
+
+    fn commit(&mut self, commit: Commit, later: &mut VecDeque<Job>) -> Result<Answer, LakeError> {
+        let began = Instant::now();
+        for table in Commit::TABLES {
+            match self.tables.commit_table(table, &commit) {
+                Ok(()) => {}
+                Err(error @ LakeError::NoRoom { .. }) => return Ok(Answer::NoRoom { commit, error }),
+                Err(error) => return Err(error),
+            }
+            while let Ok(job) = self.jobs.try_recv() {
+                match job {
+                    Job::Commit(_) | Job::End => later.push_back(job),
+                    job => self.serve(job)?,
+                }
+            }
+        }
+        let committed = self.tables.committed()?;
+        Ok(Answer::Done { commit, committed, took: began.elapsed() })
+    }
+
+    /// Does something for a reader. An error stops the collector.
+    fn serve(&mut self, job: Job) -> Result<(), LakeError> {
+        match job {
+            Job::Append { table, rows, txn, now, answer } => {
+                let appended = self.tables.append(table, &rows, &txn, now).and_then(|new| {
+                    if new {
+                        self.lake.publish_appended(table, self.tables.provider(table)?);
+                    }
+                    Ok(new)
+                });
+                reply(table, appended, &answer)
+            }
+            Job::CommittedVersion { table, app_id, answer } => {
+                reply(table, self.tables.committed_version(table, &app_id), &answer)
+            }
+            Job::Commit(_) | Job::End => Ok(()),
+        }
+    }
+}
+
+/// Answers a reader, who may have gone; gives the error that must stop the collector.
+fn reply<T>(
+    table: Table,
+    result: Result<T, LakeError>,
+    answer: &SyncSender<Result<T, AppendError>>,
+) -> Result<(), LakeError> {
+    let (told, fault) = match result {
+        Ok(done) => (Ok(done), None),
+        Err(LakeError::NoRoom { .. }) => (Err(AppendError::NoRoom { table }), None),
+        Err(LakeError::Invalid { reason, .. }) => (Err(AppendError::Invalid { table, reason }), None),
+        Err(error @ LakeError::LostTransaction { .. }) => {
+            (Err(AppendError::Invalid { table, reason: chain(&error) }), None)
+        }
+        Err(error) => (Err(AppendError::Stopped { table }), Some(error)),
+    };
+    drop(answer.send(told));
+    fault.map_or(Ok(()), Err)
+}
