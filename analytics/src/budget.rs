@@ -56,7 +56,22 @@ impl Ratio {
     pub fn times(self, other: Self) -> Option<Self> {
         let (a, b) = (gcd(self.num, other.den), gcd(other.num, self.den));
         let num = (self.num / a).checked_mul(other.num / b)?;
-        Self::new(num, (self.den / b).checked_mul(other.den / a)?)
+        let den = (self.den / b).checked_mul(other.den / a)?;
+        let common = gcd(num, den);
+        Self::new(num / common, den / common)
+    }
+
+    /// In units of 10^-`places`, rounded half-even; none if it does not fit.
+    #[must_use]
+    pub fn rounded(self, places: u32) -> Option<i128> {
+        let Self { num, den } = self.times(Self { num: 10_u128.checked_pow(places)?, den: 1 })?;
+        let (whole, rest) = (num / den, num % den);
+        let up = match rest.cmp(&(den - rest)) {
+            Ordering::Less => 0,
+            Ordering::Equal => whole % 2,
+            Ordering::Greater => 1,
+        };
+        i128::try_from(whole + up).ok()
     }
 
     /// Reads a decimal number such as `14.4`; none if it is none, is negative, or has more than 30 digits.

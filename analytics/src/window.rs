@@ -10,7 +10,7 @@
 //! * Reading a sum costs nothing, adding to a minute and going on by one a few hundred nanoseconds a window.
 //!
 //! # How it works
-//! Minutes are kept by the hour as bytes: a service that has calls in every minute of a month takes about 300 KiB so
+//! Minutes are kept by the hour as bytes: a service that has calls in every minute of a month takes less than 400 KiB so
 //! instead of 4 MiB. Of a minute that is not zero there are, one after the other: its number in the hour, with two flags; `good`
 //! and `bad`; if flagged, `excluded` and `nulls`; if flagged, the weights, which otherwise are 1 for each. Numbers are LEB128.
 
