@@ -107,6 +107,8 @@ struct Key {
 struct Sums {
     calls: i64,
     retries: i64,
+    /// The latest of its calls, of which there is at least one.
+    last_end_us: i64,
     weight: i128,
     duration_ns: i128,
     cost: i128,
@@ -229,9 +231,11 @@ impl CallsRollup {
         let sums = &mut self.sums;
         let durations = &rows.duration_ns.values()[range.clone()];
         let attempts = &rows.attempt.values()[range.clone()];
+        let ends = &rows.end_time.values()[range.clone()];
         let weights = &rows.weight.values()[range];
         for (row, group) in groups.iter().enumerate() {
             let sums = &mut sums[*group as usize];
+            sums.last_end_us = if sums.calls == 0 { ends[row] } else { sums.last_end_us.max(ends[row]) };
             sums.calls += 1;
             sums.retries += i64::from(attempts[row] > 1);
             sums.weight += weights[row];
@@ -256,6 +260,9 @@ impl CallsRollup {
     fn column(&self, name: &str, rows: &[OutRow]) -> Result<ArrayRef, ArrowError> {
         let key = |row: &OutRow| &self.keys[row.group];
         let minute = |row: &OutRow| Minute(key(row).minute).start();
+        let times = |time: &dyn Fn(&OutRow) -> i64| -> ArrayRef {
+            Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(time)).with_timezone("UTC"))
+        };
         let integers = |value: &dyn Fn(&Sums) -> i128| -> ArrayRef {
             let parts = rows.iter().map(|row| part(value(&self.sums[row.group]), INTEGER_MAX, row.part) as i64);
             Arc::new(Int64Array::from_iter_values(parts))
@@ -276,10 +283,8 @@ impl CallsRollup {
         }
         Ok(match name {
             "date" => Arc::new(Date32Array::from_iter_values(rows.iter().map(|row| minute(row).date32()))),
-            "minute" => {
-                let minutes = rows.iter().map(|row| minute(row).0);
-                Arc::new(TimestampMicrosecondArray::from_iter_values(minutes).with_timezone("UTC"))
-            }
+            "minute" => times(&|row| minute(row).0),
+            "last_end_time" => times(&|row| self.sums[row.group].last_end_us),
             "counted" => Arc::new(rows.iter().map(|row| Some(key(row).counted)).collect::<BooleanArray>()),
             "final" => Arc::new(rows.iter().map(|row| Some(key(row).is_final)).collect::<BooleanArray>()),
             "calls" => integers(&|sums| sums.calls.into()),
@@ -328,6 +333,7 @@ impl CallsRollup {
 
 impl Sums {
     fn add(&mut self, other: &Self) {
+        self.last_end_us = if self.calls == 0 { other.last_end_us } else { self.last_end_us.max(other.last_end_us) };
         self.calls += other.calls;
         self.retries += other.retries;
         self.weight += other.weight;

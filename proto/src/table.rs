@@ -206,6 +206,7 @@ pub const CALLS_1M: &[Column] = &[
     req("final", Bool, "false for failed attempts that a retry followed"),
     req("calls", Int64, "rows of `calls`"),
     req("retries", Int64, "rows whose attempt is above 1"),
+    req("last_end_time", Timestamp, "latest end_time; of several rows of a key the latest"),
     req("weighted_calls", Decimal(6), "sum of weight"),
     req("duration_ns_sum", Int64, "sum of duration_ns"),
     req("latency", Binary, "HDR V2 histogram of durations, microseconds rounded up, 3 significant digits"),

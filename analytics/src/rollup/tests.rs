@@ -111,6 +111,7 @@ type ModelKey = (i64, [Option<String>; WORDS.len()], bool, bool);
 struct ModelSums {
     calls: i128,
     retries: i128,
+    last_end_us: Option<i64>,
     weight: i128,
     duration_ns: i128,
     cost: Option<i128>,
@@ -126,6 +127,7 @@ fn recount(calls: &[Call]) -> BTreeMap<ModelKey, ModelSums> {
         let key = (minute, call.words.map(|word| word.map(text)), call.counted, call.is_final);
         let (sums, latency) = model.entry(key).or_default();
         sums.calls += 1;
+        sums.last_end_us = sums.last_end_us.max(Some(call.end_us));
         sums.retries += i128::from(call.attempt > 1);
         sums.weight += call.weight;
         sums.duration_ns += i128::from(call.duration_ns);
@@ -160,6 +162,8 @@ fn read(batches: &[RecordBatch]) -> BTreeMap<ModelKey, ModelSums> {
             let flag = |name: &str| column(name).as_boolean().value(row);
             let sums = read.entry((minute, words, flag("counted"), flag("final"))).or_default();
             sums.calls += integer("calls", row);
+            let last_end = column("last_end_time").as_primitive::<TimestampMicrosecondType>().value(row);
+            sums.last_end_us = sums.last_end_us.max(Some(last_end));
             sums.retries += integer("retries", row);
             sums.weight += column("weighted_calls").as_primitive::<Decimal128Type>().value(row);
             sums.duration_ns += integer("duration_ns_sum", row);
