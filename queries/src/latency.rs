@@ -1,109 +1,89 @@
-//! Latency in SQL: `latency_quantile(duration_ns, q)` and `latency_quantiles(duration_ns, q1, q2, ...)`, which counts
-//! once for all of them and gives a list.
+//! Latency in SQL, in nanoseconds:
+//!
+//! | function | is |
+//! |---|---|
+//! | `latency_quantile(duration_ns, q)` | aggregate: one quantile |
+//! | `latency_quantiles(duration_ns, q1, q2, ...)` | aggregate: a list, counted once for all of them |
+//! | `hdr_histogram(duration_ns)` | aggregate: a histogram, as the column `latency` of `calls_1m` has it |
+//! | `hdr_merge(latency)` | aggregate: the histogram of all that the given ones counted |
+//! | `hdr_quantile(latency, q)` | a quantile of a histogram |
+//! | `hdr_fraction_below(latency, limit_ns)` | the share of durations that are at most the limit, or share its bucket |
 //!
 //! # Guarantees
-//! The quantile is the nearest rank: of `n` durations in order, the one with number ceil(q x n), at least the first.
-//! Durations are taken in microseconds, rounded up, at least 1 and at most [`MICROS_MAX`]; the answer, in nanoseconds
-//! again, is the upper end of the HDR histogram bucket that holds it: never below the true one (up to the maximum),
-//! and above it by at most one part in a thousand, or by less than two microseconds. Nulls are left out; without
-//! durations the answer is null. The order of the rows and how they are split does not matter.
+//! Quantiles, buckets and limits are those of [`toolgauge_analytics::hist`]: the nearest rank, never below the true one
+//! (up to 30 days), and above it by at most one part in a thousand, or by less than two microseconds. Nulls are left out;
+//! without durations the answer is null. The order of the rows and how they are split does not matter, so
+//! `hdr_quantile(hdr_merge(latency), q)` is what `latency_quantile(duration_ns, q)` of the same calls is.
 //!
 //! # How it works
-//! A group keeps its durations as they are until there are `SAMPLES_MAX` of them, then an HDR histogram, which is
-//! larger but grows no more. Between stages they travel as two lists: values and how often each.
+//! A group has a recorder; between stages it travels as the payload of its histogram.
 
-use std::sync::{Arc, LazyLock};
+mod scalars;
 
-use arrow::array::{Array, ArrayRef, AsArray, ListArray};
-use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, UInt64Type};
-use datafusion::common::{ScalarValue, exec_datafusion_err, plan_err};
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, BooleanArray, Int64Array, Int64Builder, ListBuilder,
+};
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type};
+use datafusion::common::{DataFusionError, ScalarValue, exec_datafusion_err, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::format_state_name;
-use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, ColumnarValue, Signature, Volatility};
-use hdrhistogram::Histogram;
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDF, AggregateUDFImpl, ColumnarValue, EmitTo, GroupsAccumulator, Signature, Volatility,
+};
+use toolgauge_analytics::hist::{Histogram, PayloadError, Recorder, micros_of};
 
-/// Significant decimal digits of the histogram.
-pub const DIGITS: u8 = 3;
-/// Largest duration that is told from others, in microseconds: 30 days.
-pub const MICROS_MAX: u64 = 30 * 86_400_000_000;
-/// Durations of a group that are kept one by one.
-const SAMPLES_MAX: usize = 4_096;
+pub use scalars::{hdr_fraction_below, hdr_quantile};
+
 /// Most quantiles in one call.
 const QUANTILES_MAX: usize = 32;
 
-/// The SQL function `latency_quantile(duration_ns, q) -> bigint`.
+/// The aggregates of this module.
 #[must_use]
-pub fn latency_quantile() -> AggregateUDF {
-    AggregateUDF::new_from_impl(Quantiles { many: false, signature: Signature::user_defined(Volatility::Immutable) })
+pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
+    use Input::{Durations, Payloads};
+    use Output::{Payload, Quantile, Quantiles};
+
+    let functions = [
+        ("latency_quantile", Durations, Quantile),
+        ("latency_quantiles", Durations, Quantiles),
+        ("hdr_histogram", Durations, Payload),
+        ("hdr_merge", Payloads, Payload),
+    ];
+    let signature = || Signature::user_defined(Volatility::Immutable);
+    let functions = functions.map(|(name, input, output)| Function { name, input, output, signature: signature() });
+    functions.into_iter().map(|function| Arc::new(AggregateUDF::new_from_impl(function))).collect()
 }
 
-/// The SQL function `latency_quantiles(duration_ns, q, ...) -> bigint[]`.
-#[must_use]
-pub fn latency_quantiles() -> AggregateUDF {
-    AggregateUDF::new_from_impl(Quantiles { many: true, signature: Signature::user_defined(Volatility::Immutable) })
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Input {
+    Durations,
+    Payloads,
 }
 
-/// Number of the `q` quantile among `n` values in order, from 1. A product such as 0.07 x 100 = 7.000000000000001 is
-/// meant to be 7.
-#[must_use]
-pub fn nearest_rank(q: f64, n: u64) -> u64 {
-    let rank = q * n as f64;
-    ((rank - rank * 1e-12).ceil() as u64).clamp(1, n.max(1))
-}
-
-/// A duration in whole microseconds, as it is counted.
-#[must_use]
-pub fn micros_of(duration_ns: i64) -> u64 {
-    u64::try_from(duration_ns).unwrap_or(0).div_ceil(1_000).clamp(1, MICROS_MAX)
+/// What is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Output {
+    Payload,
+    Quantile,
+    Quantiles,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Quantiles {
-    many: bool,
+struct Function {
+    name: &'static str,
+    input: Input,
+    output: Output,
     signature: Signature,
 }
 
-fn list_field(name: &str, part: &str) -> FieldRef {
-    Arc::new(Field::new_list(format_state_name(name, part), Field::new_list_field(DataType::UInt64, true), true))
-}
-
-impl AggregateUDFImpl for Quantiles {
-    fn name(&self) -> &str {
-        if self.many { "latency_quantiles" } else { "latency_quantile" }
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
-        let quantiles = arg_types.len().saturating_sub(1);
-        let fits = if self.many { (1..=QUANTILES_MAX).contains(&quantiles) } else { quantiles == 1 };
-        if !fits || !arg_types.iter().all(|data_type| data_type.is_numeric() || data_type.is_null()) {
-            return plan_err!(
-                "{} takes a duration in nanoseconds and {}, such as {}(duration_ns, 0.99)",
-                self.name(),
-                if self.many { "1 to 32 quantiles from 0 to 1" } else { "one quantile from 0 to 1" },
-                self.name()
-            );
-        }
-        let mut types = vec![DataType::Float64; arg_types.len()];
-        types[0] = DataType::Int64;
-        Ok(types)
-    }
-
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(if self.many { DataType::new_list(DataType::Int64, true) } else { DataType::Int64 })
-    }
-
-    fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
-        Ok(vec![list_field(args.name, "values"), list_field(args.name, "counts")])
-    }
-
-    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+impl Function {
+    fn groups(&self, args: &AccumulatorArgs) -> Result<Groups> {
         if args.is_distinct {
-            return plan_err!("{} counts every duration; leave DISTINCT out", self.name());
+            return plan_err!("{} counts every duration; leave DISTINCT out", self.name);
         }
         let empty = arrow::array::RecordBatch::new_empty(Arc::new(arrow::datatypes::Schema::empty()));
         let mut quantiles = Vec::with_capacity(args.exprs.len());
@@ -112,214 +92,237 @@ impl AggregateUDFImpl for Quantiles {
                 Ok(ColumnarValue::Scalar(ScalarValue::Float64(Some(q)))) if (0.0..=1.0).contains(&q) => {
                     quantiles.push(q);
                 }
-                _ => return plan_err!("a quantile of {} must be a number from 0 to 1, got {expr}", self.name()),
+                _ => return plan_err!("a quantile of {} must be a number from 0 to 1, got {expr}", self.name),
             }
         }
-        Ok(Box::new(Latencies { quantiles, many: self.many, counts: Counts::Samples(Vec::new()) }))
+        Ok(Groups { input: self.input, output: self.output, quantiles, recorders: Vec::new() })
     }
 }
 
+impl AggregateUDFImpl for Function {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
+        let name = self.name;
+        let (first, rest) = match arg_types.split_first() {
+            Some((first, rest)) => (first, rest.len()),
+            None => (&DataType::Null, 0),
+        };
+        if self.input == Input::Payloads {
+            let fits =
+                matches!(first, DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::Null);
+            if !fits || arg_types.len() != 1 {
+                return plan_err!("{name} takes one histogram, such as {name}(latency)");
+            }
+            return Ok(vec![DataType::Binary]);
+        }
+        let numeric = arg_types.iter().all(|data_type| data_type.is_numeric() || data_type.is_null());
+        let (fits, wanted, example) = match self.output {
+            Output::Payload => (rest == 0, "", ""),
+            Output::Quantile => (rest == 1, " and one quantile from 0 to 1", ", 0.99"),
+            Output::Quantiles => ((1..=QUANTILES_MAX).contains(&rest), " and 1 to 32 quantiles from 0 to 1", ", 0.99"),
+        };
+        if !fits || !numeric || arg_types.is_empty() {
+            return plan_err!("{name} takes a duration in nanoseconds{wanted}, such as {name}(duration_ns{example})");
+        }
+        let mut types = vec![DataType::Float64; arg_types.len()];
+        types[0] = DataType::Int64;
+        Ok(types)
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(match self.output {
+            Output::Payload => DataType::Binary,
+            Output::Quantile => DataType::Int64,
+            Output::Quantiles => DataType::new_list(DataType::Int64, true),
+        })
+    }
+
+    fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
+        Ok(vec![Arc::new(Field::new(format_state_name(args.name, "latency"), DataType::Binary, true))])
+    }
+
+    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        let mut groups = self.groups(&args)?;
+        groups.recorders.push(Recorder::default());
+        Ok(Box::new(One(groups)))
+    }
+
+    fn groups_accumulator_supported(&self, _: AccumulatorArgs) -> bool {
+        true
+    }
+
+    fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
+        Ok(Box::new(self.groups(&args)?))
+    }
+}
+
+/// A value that is not what `calls_1m` holds.
+fn broken(error: &PayloadError) -> DataFusionError {
+    exec_datafusion_err!("{error}")
+}
+
+/// A quantile in nanoseconds.
+fn quantile_ns(histogram: &Histogram, q: f64) -> Option<i64> {
+    histogram.quantile(q).map(|micros| (micros * 1_000).cast_signed())
+}
+
+/// The payload of a histogram; null if it counted nothing.
+fn append_payload(histogram: &Histogram, scratch: &mut Vec<u8>, column: &mut BinaryBuilder) {
+    if histogram.is_empty() {
+        return column.append_null();
+    }
+    scratch.clear();
+    histogram.payload(scratch);
+    column.append_value(scratch);
+}
+
+fn payloads(histograms: impl Iterator<Item = Histogram>) -> ArrayRef {
+    let (mut column, mut scratch) = (BinaryBuilder::new(), Vec::new());
+    histograms.for_each(|histogram| append_payload(&histogram, &mut scratch, &mut column));
+    Arc::new(column.finish())
+}
+
+/// What each group has counted.
 #[derive(Debug)]
-enum Counts {
-    Samples(Vec<u64>),
-    Histogram(Box<Histogram<u64>>),
-}
-
-/// A histogram that only says which values share a bucket.
-static BUCKETS: LazyLock<Option<Histogram<u8>>> = LazyLock::new(|| Histogram::new(DIGITS).ok());
-
-fn bucket_end(micros: u64) -> u64 {
-    BUCKETS.as_ref().map_or(micros, |buckets| buckets.highest_equivalent(micros))
-}
-
-impl Counts {
-    fn add(&mut self, micros: u64, count: u64) -> Result<()> {
-        if let Self::Samples(samples) = self {
-            if samples.len() as u64 + count <= SAMPLES_MAX as u64 {
-                samples.extend((0..count).map(|_| micros));
-                return Ok(());
-            }
-            let mut histogram = Histogram::new(DIGITS).map_err(|e| exec_datafusion_err!("make a histogram: {e}"))?;
-            histogram.auto(true);
-            for micros in samples {
-                histogram.record(*micros).map_err(|e| exec_datafusion_err!("count a duration: {e}"))?;
-            }
-            *self = Self::Histogram(Box::new(histogram));
-        }
-        if let Self::Histogram(histogram) = self {
-            histogram.record_n(micros, count).map_err(|e| exec_datafusion_err!("count a duration: {e}"))?;
-        }
-        Ok(())
-    }
-
-    /// The values of these quantiles, in nanoseconds; none if nothing was counted.
-    fn quantiles(&mut self, quantiles: &[f64]) -> Option<Vec<i64>> {
-        let at_rank: Box<dyn Fn(u64) -> u64>;
-        let n;
-        match self {
-            Self::Samples(samples) => {
-                samples.sort_unstable();
-                n = samples.len() as u64;
-                at_rank = Box::new(|rank| samples.get(rank as usize - 1).copied().unwrap_or(MICROS_MAX));
-            }
-            Self::Histogram(histogram) => {
-                n = histogram.len();
-                at_rank = Box::new(|rank| {
-                    let mut seen = 0;
-                    let found = histogram.iter_recorded().find(|step| {
-                        seen += step.count_since_last_iteration();
-                        seen >= rank
-                    });
-                    found.map_or(MICROS_MAX, |step| step.value_iterated_to())
-                });
-            }
-        }
-        let nanos = |q: &f64| (bucket_end(at_rank(nearest_rank(*q, n))) * 1_000).cast_signed();
-        (n > 0).then(|| quantiles.iter().map(nanos).collect())
-    }
-}
-
-#[derive(Debug)]
-struct Latencies {
+struct Groups {
+    input: Input,
+    output: Output,
     quantiles: Vec<f64>,
-    many: bool,
-    counts: Counts,
+    recorders: Vec<Recorder>,
 }
 
-impl Accumulator for Latencies {
-    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        for duration_ns in values[0].as_primitive::<Int64Type>().iter().flatten() {
-            self.counts.add(micros_of(duration_ns), 1)?;
+impl Groups {
+    fn count(&mut self, values: &ArrayRef, group_of: impl Fn(usize) -> Option<usize>) -> Result<()> {
+        match self.input {
+            Input::Durations => {
+                let durations = values.as_primitive::<Int64Type>();
+                for (row, duration_ns) in durations.iter().enumerate() {
+                    if let (Some(group), Some(duration_ns)) = (group_of(row), duration_ns) {
+                        self.recorders[group].record(micros_of(duration_ns));
+                    }
+                }
+                Ok(())
+            }
+            Input::Payloads => self.merge(values, group_of),
+        }
+    }
+
+    fn merge(&mut self, values: &ArrayRef, group_of: impl Fn(usize) -> Option<usize>) -> Result<()> {
+        for (row, payload) in values.as_binary::<i32>().iter().enumerate() {
+            if let (Some(group), Some(payload)) = (group_of(row), payload) {
+                self.recorders[group].add_payload(payload).map_err(|error| broken(&error))?;
+            }
         }
         Ok(())
     }
 
-    fn evaluate(&mut self) -> Result<ScalarValue> {
-        let values = self.counts.quantiles(&self.quantiles);
-        if !self.many {
-            return Ok(ScalarValue::Int64(values.and_then(|values| values.first().copied())));
+    fn answer(&self, recorders: Vec<Recorder>) -> ArrayRef {
+        let histograms = recorders.into_iter().map(Recorder::finish);
+        match self.output {
+            Output::Payload => payloads(histograms),
+            Output::Quantile => {
+                let quantile = |histogram| quantile_ns(&histogram, self.quantiles.first().copied().unwrap_or(0.5));
+                Arc::new(histograms.map(quantile).collect::<Int64Array>())
+            }
+            Output::Quantiles => {
+                let mut lists = ListBuilder::new(Int64Builder::new());
+                for histogram in histograms {
+                    if histogram.is_empty() {
+                        lists.append_null();
+                    } else {
+                        lists.append_value(self.quantiles.iter().map(|q| quantile_ns(&histogram, *q)));
+                    }
+                }
+                Arc::new(lists.finish())
+            }
         }
-        let list = ListArray::from_iter_primitive::<Int64Type, _, _>([values.map(|v| v.into_iter().map(Some))]);
-        Ok(ScalarValue::List(Arc::new(list)))
+    }
+
+    fn bytes(&self) -> usize {
+        let held: usize = self.recorders.iter().map(Recorder::heap_bytes).sum();
+        size_of_val(self) + held + self.recorders.capacity() * size_of::<Recorder>()
+    }
+}
+
+impl GroupsAccumulator for Groups {
+    fn update_batch(
+        &mut self,
+        values: &[ArrayRef],
+        group_indices: &[usize],
+        opt_filter: Option<&BooleanArray>,
+        total_num_groups: usize,
+    ) -> Result<()> {
+        self.recorders.resize_with(total_num_groups, Recorder::default);
+        let passes = |row| opt_filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row));
+        self.count(&values[0], |row| passes(row).then(|| group_indices[row]))
+    }
+
+    fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
+        let recorders = emit_to.take_needed(&mut self.recorders);
+        Ok(self.answer(recorders))
+    }
+
+    fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
+        let recorders = emit_to.take_needed(&mut self.recorders);
+        Ok(vec![payloads(recorders.into_iter().map(Recorder::finish))])
+    }
+
+    fn merge_batch(&mut self, values: &[ArrayRef], group_indices: &[usize], total_num_groups: usize) -> Result<()> {
+        self.recorders.resize_with(total_num_groups, Recorder::default);
+        self.merge(&values[0], |row| Some(group_indices[row]))
+    }
+
+    fn convert_to_state(&self, values: &[ArrayRef], opt_filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
+        let rows = values[0].len();
+        let mut each = Self { recorders: vec![Recorder::default(); rows], quantiles: Vec::new(), ..*self };
+        let passes = |row| opt_filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row));
+        each.count(&values[0], |row| passes(row).then_some(row))?;
+        each.state(EmitTo::All)
     }
 
     fn size(&self) -> usize {
-        let counts = match &self.counts {
-            Counts::Samples(samples) => samples.capacity(),
-            Counts::Histogram(histogram) => histogram.distinct_values(),
-        };
-        size_of_val(self) + (counts + self.quantiles.capacity()) * size_of::<u64>()
+        self.bytes()
+    }
+}
+
+/// All rows are one group.
+#[derive(Debug)]
+struct One(Groups);
+
+impl Accumulator for One {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.0.count(&values[0], |_| Some(0))
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        ScalarValue::try_from_array(&self.0.answer(self.0.recorders.clone()), 0)
+    }
+
+    fn size(&self) -> usize {
+        self.0.bytes()
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        let (values, counts): (Vec<u64>, Vec<u64>) = match &self.counts {
-            Counts::Samples(samples) => samples.iter().map(|micros| (*micros, 1)).unzip(),
-            Counts::Histogram(histogram) => {
-                histogram.iter_recorded().map(|s| (s.value_iterated_to(), s.count_since_last_iteration())).unzip()
-            }
-        };
-        Ok([values, counts]
-            .map(|list| {
-                let list = ListArray::from_iter_primitive::<UInt64Type, _, _>([Some(list.into_iter().map(Some))]);
-                ScalarValue::List(Arc::new(list))
-            })
-            .to_vec())
+        let state = payloads(self.0.recorders.iter().map(Recorder::histogram));
+        Ok(vec![ScalarValue::try_from_array(&state, 0)?])
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        let (values, counts) = (states[0].as_list::<i32>(), states[1].as_list::<i32>());
-        for group in 0..values.len() {
-            if values.is_null(group) || counts.is_null(group) {
-                continue;
-            }
-            let (values, counts) = (values.value(group), counts.value(group));
-            let (values, counts) = (values.as_primitive::<UInt64Type>(), counts.as_primitive::<UInt64Type>());
-            for (micros, count) in values.iter().flatten().zip(counts.iter().flatten()) {
-                self.counts.add(micros, count)?;
-            }
-        }
-        Ok(())
+        self.0.merge(&states[0], |_| Some(0))
     }
+}
+
+/// The rows of a column of histograms, null where it is.
+fn histograms(column: &BinaryArray) -> impl Iterator<Item = Result<Option<Histogram>>> {
+    column.iter().map(|payload| payload.map(Histogram::from_payload).transpose().map_err(|error| broken(&error)))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Deterministic durations from a microsecond to minutes.
-    fn durations(n: usize, seed: u64) -> Vec<i64> {
-        let mut state = seed;
-        let mut next = move || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            state >> 20
-        };
-        (0..n).map(|_| (next() % (1 << (10 + next() % 28))).cast_signed()).collect()
-    }
-
-    fn counted(durations: &[i64]) -> Counts {
-        let mut counts = Counts::Samples(Vec::new());
-        durations.iter().for_each(|d| counts.add(micros_of(*d), 1).unwrap());
-        counts
-    }
-
-    #[test]
-    fn quantiles_are_within_a_thousandth_above_the_sorted_list() {
-        for n in [1, 2, 3, 10, 99, 100, 101, 1_000, SAMPLES_MAX, SAMPLES_MAX + 1, 50_000] {
-            let mut list = durations(n, n as u64);
-            let mut counts = counted(&list);
-            list.sort_unstable();
-            let qs = [0.0, 0.001, 0.07, 0.5, 0.9, 0.95, 0.99, 0.999, 1.0];
-            let got = counts.quantiles(&qs).unwrap();
-            for (q, got) in qs.into_iter().zip(got) {
-                let rank = nearest_rank(q, n as u64) as usize;
-                let exact = list[rank - 1];
-                assert!(got >= exact, "n {n} q {q}: {got} < {exact}");
-                let most = exact as f64 * 1.001 + 2_000.0;
-                assert!(got as f64 <= most, "n {n} q {q}: {got} > {most}");
-            }
-        }
-    }
-
-    #[test]
-    fn samples_and_histogram_give_the_same_answer() {
-        let list = durations(SAMPLES_MAX, 7);
-        let mut samples = counted(&list);
-        let mut histogram = Histogram::new(DIGITS).unwrap();
-        histogram.auto(true);
-        list.iter().for_each(|d| histogram.record(micros_of(*d)).unwrap());
-        let qs: Vec<f64> = (0..=1_000).map(|i| f64::from(i) / 1_000.0).collect();
-        let mut histogram = Counts::Histogram(Box::new(histogram));
-        assert_eq!(samples.quantiles(&qs), histogram.quantiles(&qs));
-    }
-
-    #[test]
-    fn state_merged_in_parts_gives_the_same_answer() {
-        let list = durations(20_000, 3);
-        let fresh = || Latencies { quantiles: vec![0.5, 0.99], many: true, counts: Counts::Samples(Vec::new()) };
-        let mut merged = fresh();
-        for part in list.chunks(3_001) {
-            let mut half = Latencies { counts: counted(part), ..fresh() };
-            let state: Vec<ArrayRef> = half.state().unwrap().iter().map(|s| s.to_array().unwrap()).collect();
-            merged.merge_batch(&state).unwrap();
-        }
-        let mut whole = Latencies { counts: counted(&list), ..fresh() };
-        assert_eq!(merged.evaluate().unwrap(), whole.evaluate().unwrap());
-    }
-
-    #[test]
-    fn ranks_do_not_step_over_a_rounding_error() {
-        assert_eq!(nearest_rank(0.07, 100), 7);
-        assert_eq!(nearest_rank(0.99, 100), 99);
-        assert_eq!(nearest_rank(0.5, 3), 2);
-        assert_eq!(nearest_rank(0.0, 3), 1);
-        assert_eq!(nearest_rank(1.0, 3), 3);
-    }
-
-    #[test]
-    fn durations_beyond_the_range_are_counted_at_its_ends() {
-        assert_eq!(micros_of(-5), 1);
-        assert_eq!(micros_of(0), 1);
-        assert_eq!(micros_of(1_001), 2);
-        assert_eq!(micros_of(i64::MAX), MICROS_MAX);
-    }
-}
+mod tests;

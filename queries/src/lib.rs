@@ -2,7 +2,7 @@
 //!
 //! * [`engine`]: DataFusion, set up to read only and within limits; it knows no words of ours.
 //! * [`tables`]: the tables and views of one snapshot of the lake, for the engine.
-//! * [`latency`]: the SQL functions `latency_quantile` and `latency_quantiles`.
+//! * [`latency`]: the SQL functions of latencies and their histograms.
 //! * [`hex`]: the SQL function `hex`, and the rule that lets `hex(id) = '...'` find rows by `id`.
 //! * [`report`]: the reports of the API, each from one snapshot.
 //! * [`http`]: the HTTP API.

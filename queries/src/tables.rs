@@ -52,11 +52,12 @@ pub const VIEWS: [(&str, &str); 4] = [
 /// As [`Engine::new`].
 pub fn engine(settings: Settings) -> std::result::Result<Engine, Error> {
     Engine::new(settings, |mut builder| {
-        builder.scalar_functions().get_or_insert_default().push(Arc::new(hex::hex()));
-        builder
-            .aggregate_functions()
-            .get_or_insert_default()
-            .extend([Arc::new(latency::latency_quantile()), Arc::new(latency::latency_quantiles())]);
+        builder.scalar_functions().get_or_insert_default().extend([
+            Arc::new(hex::hex()),
+            Arc::new(latency::hdr_quantile()),
+            Arc::new(latency::hdr_fraction_below()),
+        ]);
+        builder.aggregate_functions().get_or_insert_default().extend(latency::aggregates());
         builder.with_optimizer_rule(Arc::new(hex::CompareBytes))
     })
 }
