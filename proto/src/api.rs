@@ -89,6 +89,48 @@ pub struct Latency {
     pub p99_low_evidence: bool,
 }
 
+/// `GET /api/v1/latency`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LatencyReport {
+    /// What the answer covers.
+    #[serde(flatten)]
+    pub scope: Scope,
+    /// Attempts of tool calls.
+    pub attempts: u64,
+    /// Over the whole range; none without attempts.
+    pub latency: Option<Latency>,
+    /// Attempts by latency, in its order; intervals without attempts are left out.
+    pub histogram: Vec<LatencyInterval>,
+    /// Seconds from the start of an entry of `series` to that of the next.
+    pub step_seconds: u64,
+    /// Quantiles over time; steps without attempts are left out.
+    pub series: Vec<LatencyStep>,
+    /// True if the row limit cut the series.
+    pub truncated: bool,
+}
+
+/// The attempts whose latency is above one limit and not above another. Four intervals double it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LatencyInterval {
+    /// Lower limit, milliseconds, exclusive.
+    pub above_ms: f64,
+    /// Upper limit, milliseconds, inclusive.
+    pub up_to_ms: f64,
+    /// How many.
+    pub attempts: u64,
+}
+
+/// The attempts that ended within one step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LatencyStep {
+    /// Start of the step; the first and the last one may be cut by the range.
+    pub start: String,
+    /// How many.
+    pub attempts: u64,
+    /// Their quantiles.
+    pub latency: Latency,
+}
+
 /// `POST /api/v1/sql`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

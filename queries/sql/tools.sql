@@ -1,38 +1,36 @@
--- Figures of each tool over [$from, $to), by attempt and by logical call. Most calls first.
+-- Figures of each tool, by attempt and by logical call, from the sums of tool_sums.sql or tool_sums_1m.sql. Most calls
+-- first. A count of nothing is null.
 SELECT
     tenant,
     tool_server,
     tool_name,
-    count(*) AS attempts,
-    count(*) FILTER (WHERE outcome = 'ok') AS attempts_ok,
-    count(*) FILTER (WHERE final) AS calls,
-    count(*) FILTER (WHERE final AND outcome = 'ok') AS calls_ok,
-    count(*) FILTER (WHERE attempt > 1) AS retries,
-    latency_quantiles(duration_ns, 0.5, 0.9, 0.95, 0.99) AS latency_ns,
+    sum(attempts) AS attempts,
+    sum(attempts) FILTER (WHERE outcome = 'ok') AS attempts_ok,
+    coalesce(sum(attempts) FILTER (WHERE final), 0) AS calls,
+    sum(attempts) FILTER (WHERE final AND outcome = 'ok') AS calls_ok,
+    sum(retries) AS retries,
+    hdr_merge(latency) AS latency,
     sum(cost_usd) AS cost_usd,
-    count(cost_usd) AS priced,
-    count(cost_usd) FILTER (WHERE outcome = 'ok') AS priced_ok,
+    sum(priced) AS priced,
+    sum(priced) FILTER (WHERE outcome = 'ok') AS priced_ok,
     sum(cost_usd) FILTER (WHERE outcome = 'error') AS wasted_usd,
-    max(end_time) AS last_seen,
+    max(last_end_time) AS last_seen,
     -- Failed attempts by error class; the column's name is the class.
-    count(*) FILTER (WHERE outcome = 'error' AND error_class = 'none') AS none,
-    count(*) FILTER (WHERE outcome = 'error' AND error_class = 'transient') AS transient,
-    count(*) FILTER (WHERE outcome = 'error' AND error_class = 'timeout') AS timeout,
-    count(*) FILTER (WHERE outcome = 'error' AND error_class = 'rate_limited') AS rate_limited,
-    count(*) FILTER (WHERE outcome = 'error' AND error_class = 'quota_exceeded') AS quota_exceeded,
-    count(*) FILTER (WHERE outcome = 'error' AND error_class = 'invalid_input') AS invalid_input,
-    count(*) FILTER (WHERE outcome = 'error' AND error_class = 'invalid_output') AS invalid_output,
-    count(*) FILTER (WHERE outcome = 'error' AND error_class = 'unauthorized') AS unauthorized,
-    count(*) FILTER (WHERE outcome = 'error' AND error_class = 'policy_denied') AS policy_denied,
-    count(*) FILTER (WHERE outcome = 'error' AND error_class = 'not_found') AS not_found,
-    count(*) FILTER (WHERE outcome = 'error' AND error_class = 'semantic') AS semantic,
-    count(*) FILTER (WHERE outcome = 'error' AND error_class = 'server') AS server,
-    count(*) FILTER (WHERE outcome = 'error' AND error_class = 'circuit_open') AS circuit_open,
-    count(*) FILTER (WHERE outcome = 'error' AND error_class = 'cancelled') AS cancelled,
-    count(*) FILTER (WHERE outcome = 'error' AND error_class = 'unknown') AS unknown
-FROM tool_calls
-WHERE end_time >= $from AND end_time < $to
-    AND ($service IS NULL OR service_name = $service)
-    AND ($environment IS NULL OR environment = $environment)
+    sum(attempts) FILTER (WHERE outcome = 'error' AND error_class = 'none') AS none,
+    sum(attempts) FILTER (WHERE outcome = 'error' AND error_class = 'transient') AS transient,
+    sum(attempts) FILTER (WHERE outcome = 'error' AND error_class = 'timeout') AS timeout,
+    sum(attempts) FILTER (WHERE outcome = 'error' AND error_class = 'rate_limited') AS rate_limited,
+    sum(attempts) FILTER (WHERE outcome = 'error' AND error_class = 'quota_exceeded') AS quota_exceeded,
+    sum(attempts) FILTER (WHERE outcome = 'error' AND error_class = 'invalid_input') AS invalid_input,
+    sum(attempts) FILTER (WHERE outcome = 'error' AND error_class = 'invalid_output') AS invalid_output,
+    sum(attempts) FILTER (WHERE outcome = 'error' AND error_class = 'unauthorized') AS unauthorized,
+    sum(attempts) FILTER (WHERE outcome = 'error' AND error_class = 'policy_denied') AS policy_denied,
+    sum(attempts) FILTER (WHERE outcome = 'error' AND error_class = 'not_found') AS not_found,
+    sum(attempts) FILTER (WHERE outcome = 'error' AND error_class = 'semantic') AS semantic,
+    sum(attempts) FILTER (WHERE outcome = 'error' AND error_class = 'server') AS server,
+    sum(attempts) FILTER (WHERE outcome = 'error' AND error_class = 'circuit_open') AS circuit_open,
+    sum(attempts) FILTER (WHERE outcome = 'error' AND error_class = 'cancelled') AS cancelled,
+    sum(attempts) FILTER (WHERE outcome = 'error' AND error_class = 'unknown') AS unknown
+FROM tool_sums
 GROUP BY tenant, tool_server, tool_name
 ORDER BY calls DESC, attempts DESC, tenant, tool_server, tool_name

@@ -29,13 +29,13 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use toolgauge_proto::api::{SqlRequest, Status, ToolsReport};
+use toolgauge_proto::api::{LatencyReport, SqlRequest, Status, ToolsReport};
 use toolgauge_proto::lake::Lake;
 use toolgauge_proto::time::Clock;
 
 use crate::engine::{Answer, Engine, Error};
 use crate::json;
-use crate::report::{self, Range};
+use crate::report::{self, Range, Source};
 use crate::tables::Catalog;
 use metrics::QueryMetrics;
 use problem::Fault;
@@ -54,6 +54,7 @@ const INDEX: &str = include_str!("index.html");
 type Route = (&'static str, &'static str, fn() -> MethodRouter<Arc<Api>>);
 const ROUTES: &[Route] = &[
     ("get", "/", || get(async || Html(INDEX))),
+    ("get", "/api/v1/latency", || get(latency)),
     ("get", "/api/v1/openapi.json", || get(async || typed("application/json", OPENAPI.to_owned()))),
     ("post", "/api/v1/sql", || post(sql)),
     ("get", "/api/v1/status", || get(status)),
@@ -118,8 +119,20 @@ impl Api {
     /// See [`Error`].
     pub async fn tools(&self, range: Range) -> Result<ToolsReport, Error> {
         let began = Instant::now();
-        let result = report::tools(&self.engine, &self.catalog, self.lake.view(), self.clock.now(), range).await;
+        let (now, source) = (self.clock.now(), Source::of(&range));
+        let result = report::tools(&self.engine, &self.catalog, self.lake.view(), now, range, source).await;
         self.metrics.count(&result, began.elapsed(), |report| report.tools.len());
+        result
+    }
+
+    /// The latency report over the newest snapshot.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn latency(&self, range: Range) -> Result<LatencyReport, Error> {
+        let began = Instant::now();
+        let result = report::latency(&self.engine, &self.catalog, self.lake.view(), self.clock.now(), range).await;
+        self.metrics.count(&result, began.elapsed(), |report| report.series.len());
         result
     }
 }
@@ -235,7 +248,27 @@ async fn tools(
 ) -> Result<Response, Fault> {
     let ToolsParameters { from, to, service, environment } = parameters(query)?;
     let (from, to) = range::range(from.as_deref(), to.as_deref(), api.clock.now()).map_err(Fault::bad_request)?;
-    json_response(&api.tools(Range { from, to, service, environment }).await?)
+    json_response(&api.tools(Range { service, environment, ..Range::new(from, to) }).await?)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LatencyParameters {
+    from: Option<String>,
+    to: Option<String>,
+    service: Option<String>,
+    environment: Option<String>,
+    tool: Option<String>,
+    server: Option<String>,
+}
+
+async fn latency(
+    State(api): State<Arc<Api>>,
+    query: Result<Query<LatencyParameters>, QueryRejection>,
+) -> Result<Response, Fault> {
+    let LatencyParameters { from, to, service, environment, tool, server } = parameters(query)?;
+    let (from, to) = range::range(from.as_deref(), to.as_deref(), api.clock.now()).map_err(Fault::bad_request)?;
+    json_response(&api.latency(Range { from, to, service, environment, tool, server }).await?)
 }
 
 async fn status(State(api): State<Arc<Api>>) -> Result<Response, Fault> {

@@ -1,5 +1,8 @@
 //! The reports of the API. Each is made from one snapshot: its statements (`sql/*.sql`) run in one session.
 //!
+//! Over ranges of at least [`SUMS_FROM_US`] the whole minutes come from their sums in `calls_1m`, and what of the range lies before and
+//! after them from `calls`. The figures are the same.
+//!
 //! # What the numbers of the tools report mean
 //! * Rows: the counted tool rows whose `end_time` is in [from, to). An attempt is a row, a logical call a `final` row.
 //! * Cost per call = known cost / priced attempts; cost per success = known cost / priced successes, null while less
@@ -10,6 +13,8 @@
 //!   The minute that is running counts once it has an arrival, so that a fresh server is not held to be down. Without
 //!   any such minute it is 0.
 
+mod latency;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -17,6 +22,7 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Decimal128Type, Int64Type, TimestampMicrosecondType};
 use datafusion::common::ScalarValue;
+use toolgauge_analytics::hist::Histogram;
 use toolgauge_proto::api::{Latency, Scope, ToolReport, ToolsReport};
 use toolgauge_proto::lake::View;
 use toolgauge_proto::time::{MINUTE_MICROS, UnixMicros};
@@ -25,10 +31,17 @@ use crate::engine::{Answer, Engine, Error, Session};
 use crate::json::rfc3339;
 use crate::tables::Catalog;
 
+pub use latency::latency;
+
 const TOOLS: &str = include_str!("../sql/tools.sql");
+const TOOL_SUMS: &str = include_str!("../sql/tool_sums.sql");
+const TOOL_SUMS_1M: &str = include_str!("../sql/tool_sums_1m.sql");
 const PROVISIONAL: &str = include_str!("../sql/provisional.sql");
 const COVERED_MINUTES: &str = include_str!("../sql/covered_minutes.sql");
 
+/// Ranges of so many microseconds are summed from `calls_1m`: two hours. The live rows of `calls_1m` have to be summed first, which
+/// is not worth it for less.
+pub const SUMS_FROM_US: i64 = 2 * 3_600_000_000;
 /// Price coverage below which a cost per success would mislead, in percent.
 pub const PRICE_COVERAGE_MIN_PERCENT: u64 = 80;
 /// Digits after the point of an amount of money.
@@ -45,6 +58,55 @@ pub struct Range {
     pub service: Option<String>,
     /// Only this environment.
     pub environment: Option<String>,
+    /// Only tools of this name.
+    pub tool: Option<String>,
+    /// Only tools of this server.
+    pub server: Option<String>,
+}
+
+impl Range {
+    /// All rows between two instants.
+    #[must_use]
+    pub fn new(from: UnixMicros, to: UnixMicros) -> Self {
+        Self { from, to, service: None, environment: None, tool: None, server: None }
+    }
+
+    fn parameters(&self) -> Vec<(&'static str, ScalarValue)> {
+        vec![
+            ("from", timestamp(self.from)),
+            ("to", timestamp(self.to)),
+            ("service", ScalarValue::Utf8(self.service.clone())),
+            ("environment", ScalarValue::Utf8(self.environment.clone())),
+            ("tool", ScalarValue::Utf8(self.tool.clone())),
+            ("server", ScalarValue::Utf8(self.server.clone())),
+        ]
+    }
+
+    /// Those of `tool_sums_1m.sql`: also the first whole minute, and the end of the last.
+    fn parameters_of_minutes(&self) -> Vec<(&'static str, ScalarValue)> {
+        let first = UnixMicros(self.from.0.saturating_add(MINUTE_MICROS - 1)).minute().min(self.to);
+        let mut parameters = self.parameters();
+        parameters.push(("first", timestamp(first)));
+        parameters.push(("end", timestamp(self.to.minute().max(first))));
+        parameters
+    }
+}
+
+/// Where the sums of a report come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The rows of `calls`.
+    Calls,
+    /// `calls_1m`, for all whole minutes.
+    Minutes,
+}
+
+impl Source {
+    /// The one that is cheaper over this range.
+    #[must_use]
+    pub const fn of(range: &Range) -> Self {
+        if range.to.0.saturating_sub(range.from.0) < SUMS_FROM_US { Self::Calls } else { Self::Minutes }
+    }
 }
 
 /// The figures of every tool.
@@ -57,39 +119,67 @@ pub async fn tools(
     view: Arc<View>,
     now: UnixMicros,
     range: Range,
+    source: Source,
 ) -> Result<ToolsReport, Error> {
-    let schema = catalog.schema(Arc::clone(&view));
-    let now = chrono::DateTime::from_timestamp_micros(now.0).unwrap_or_default();
-    let (position, settled, watermark) = (view.position, view.settled, view.watermark);
-    drop(view);
-    engine
-        .run(schema, now, async move |session| {
-            let parameters = || {
-                vec![
-                    ("from", timestamp(range.from)),
-                    ("to", timestamp(range.to)),
-                    ("service", ScalarValue::Utf8(range.service.clone())),
-                    ("environment", ScalarValue::Utf8(range.environment.clone())),
-                ]
-            };
-            let tools = session.query(TOOLS, parameters()).await?;
-            let mut undecided = parameters();
-            undecided.push(("settled", ScalarValue::Int64(Some(settled.as_i64()))));
-            let provisional = Rows::new(&session.query(PROVISIONAL, undecided).await?)?.count(0, 0)?;
-            Ok(ToolsReport {
-                scope: Scope {
-                    from: rfc3339(range.from),
-                    to: rfc3339(range.to),
-                    watermark: rfc3339(watermark),
-                    position: position.0,
-                    coverage: coverage(&session, &range, watermark).await?,
-                    provisional,
-                },
-                tools: tool_reports(&Rows::new(&tools)?)?,
-                truncated: tools.truncated,
-            })
+    over_snapshot(engine, catalog, &view, now, async move |session, snapshot| {
+        let (sums, parameters) = match source {
+            Source::Calls => (TOOL_SUMS, range.parameters()),
+            Source::Minutes => (TOOL_SUMS_1M, range.parameters_of_minutes()),
+        };
+        let tools = session.query(&over_sums(sums, TOOLS), parameters).await?;
+        Ok(ToolsReport {
+            scope: snapshot.scope(&session, &range).await?,
+            tools: tool_reports(&Rows::new(&tools)?)?,
+            truncated: tools.truncated,
         })
-        .await
+    })
+    .await
+}
+
+/// A statement over `tool_sums`.
+fn over_sums(sums: &str, statement: &str) -> String {
+    format!("WITH tool_sums AS (\n{sums})\n{statement}")
+}
+
+/// Up to where a snapshot goes.
+#[derive(Debug, Clone, Copy)]
+struct Snapshot {
+    position: u64,
+    settled: i64,
+    watermark: UnixMicros,
+}
+
+impl Snapshot {
+    async fn scope(&self, session: &Session, range: &Range) -> Result<Scope, Error> {
+        let mut undecided = range.parameters();
+        undecided.push(("settled", ScalarValue::Int64(Some(self.settled))));
+        Ok(Scope {
+            from: rfc3339(range.from),
+            to: rfc3339(range.to),
+            watermark: rfc3339(self.watermark),
+            position: self.position,
+            coverage: coverage(session, range, self.watermark).await?,
+            provisional: Rows::new(&session.query(PROVISIONAL, undecided).await?)?.count(0, 0)?,
+        })
+    }
+}
+
+/// Runs the statements of a report in one session over one snapshot.
+async fn over_snapshot<T, W, F>(
+    engine: &Engine,
+    catalog: &Catalog,
+    view: &Arc<View>,
+    now: UnixMicros,
+    work: W,
+) -> Result<T, Error>
+where
+    T: Send + 'static,
+    W: FnOnce(Session, Snapshot) -> F + Send + 'static,
+    F: Future<Output = Result<T, Error>> + Send,
+{
+    let snapshot = Snapshot { position: view.position.0, settled: view.settled.as_i64(), watermark: view.watermark };
+    let now = chrono::DateTime::from_timestamp_micros(now.0).unwrap_or_default();
+    engine.run(catalog.schema(Arc::clone(view)), now, move |session| work(session, snapshot)).await
 }
 
 async fn coverage(session: &Session, range: &Range, watermark: UnixMicros) -> Result<f64, Error> {
@@ -119,8 +209,6 @@ fn tool_report(rows: &Rows, row: usize) -> Result<ToolReport, Error> {
     let (cost, wasted) = (rows.money(9, row)?, rows.money(12, row)?);
     let nothing_wasted = (attempts == attempts_ok && priced > 0).then_some(0);
     let enough_priced = u128::from(priced) * 100 >= u128::from(PRICE_COVERAGE_MIN_PERCENT) * u128::from(attempts);
-    let quantiles = rows.column(8, DataType::new_list(DataType::Int64, true))?.as_list::<i32>().value(row);
-    let ms = |index: usize| quantiles.as_primitive::<Int64Type>().value(index) as f64 / 1e6;
     let last_seen = rows.timestamp(13, row)?;
     let mut errors = BTreeMap::new();
     for (index, field) in rows.0.schema_ref().fields().iter().enumerate().skip(FIRST_ERROR_COLUMN) {
@@ -140,13 +228,7 @@ fn tool_report(rows: &Rows, row: usize) -> Result<ToolReport, Error> {
         success_ratio_attempt: ratio(attempts_ok, attempts),
         success_ratio_logical: ratio(calls_ok, calls),
         retry_ratio: ratio(retries, attempts),
-        latency: Latency {
-            p50_ms: ms(0),
-            p90_ms: ms(1),
-            p95_ms: ms(2),
-            p99_ms: ms(3),
-            p99_low_evidence: attempts < 1_000,
-        },
+        latency: quantiles(&rows.histogram(8, row)?),
         cost_usd: cost.map(money_text),
         cost_coverage: ratio(priced, attempts),
         cost_per_call_usd: cost.and_then(|cost| per(cost, priced)).map(money_text),
@@ -155,6 +237,17 @@ fn tool_report(rows: &Rows, row: usize) -> Result<ToolReport, Error> {
         errors,
         last_seen: rfc3339(last_seen),
     })
+}
+
+fn quantiles(histogram: &Histogram) -> Latency {
+    let ms = |q| histogram.quantile(q).unwrap_or(0) as f64 / 1e3;
+    Latency {
+        p50_ms: ms(0.5),
+        p90_ms: ms(0.9),
+        p95_ms: ms(0.95),
+        p99_ms: ms(0.99),
+        p99_low_evidence: histogram.len() < 1_000,
+    }
 }
 
 fn timestamp(time: UnixMicros) -> ScalarValue {
@@ -208,9 +301,22 @@ impl Rows {
         column.ok_or_else(|| Error::Internal(format!("column {index} of a report is not {expected}")))
     }
 
+    /// A count; a sum over nothing is null, and 0.
     fn count(&self, index: usize, row: usize) -> Result<u64, Error> {
         let column = self.column(index, DataType::Int64)?.as_primitive::<Int64Type>();
-        Ok(u64::try_from(column.value(row)).unwrap_or(0))
+        Ok(if column.is_null(row) { 0 } else { u64::try_from(column.value(row)).unwrap_or(0) })
+    }
+
+    fn integer(&self, index: usize, row: usize) -> Result<i64, Error> {
+        Ok(self.column(index, DataType::Int64)?.as_primitive::<Int64Type>().value(row))
+    }
+
+    fn histogram(&self, index: usize, row: usize) -> Result<Histogram, Error> {
+        let column = self.column(index, DataType::Binary)?.as_binary::<i32>();
+        if column.is_null(row) {
+            return Ok(Histogram::default());
+        }
+        Histogram::from_payload(column.value(row)).map_err(|error| Error::Internal(error.to_string()))
     }
 
     fn text(&self, index: usize, row: usize) -> Result<Option<String>, Error> {
@@ -229,13 +335,11 @@ impl Rows {
     }
 }
 
-/// Whether a column can be read as `expected`: a sum of decimals has more digits, a timestamp may have a zone, the
-/// item of a list any name.
+/// Whether a column can be read as `expected`: a sum of decimals has more digits, a timestamp may have a zone.
 fn same_kind(found: &DataType, expected: &DataType) -> bool {
     match (found, expected) {
         (DataType::Decimal128(_, found), DataType::Decimal128(_, expected)) => found == expected,
         (DataType::Timestamp(found, _), DataType::Timestamp(expected, _)) => found == expected,
-        (DataType::List(found), DataType::List(expected)) => found.data_type() == expected.data_type(),
         (found, expected) => found == expected,
     }
 }

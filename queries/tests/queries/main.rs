@@ -4,6 +4,7 @@
 
 mod hostile;
 mod http;
+mod latency;
 mod report;
 mod support;
 mod tables;

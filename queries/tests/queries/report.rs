@@ -8,18 +8,22 @@ use toolgauge_proto::lake::Lake;
 use toolgauge_proto::time::{MINUTE_MICROS, UnixMicros};
 use toolgauge_queries::engine::Settings;
 use toolgauge_queries::json::rfc3339;
-use toolgauge_queries::report::{self, Range};
+use toolgauge_queries::report::{self, Range, SUMS_FROM_US, Source};
 
 use crate::support::{
     MemoryLake, NOW, Rng, Row, Sql, arrival, get, get_int, get_text, is_true, minutes_ago, random_call, text, timestamp,
 };
 
 fn last_hour() -> Range {
-    Range { from: UnixMicros(NOW.0 - 60 * MINUTE_MICROS), to: NOW, service: None, environment: None }
+    Range::new(UnixMicros(NOW.0 - 60 * MINUTE_MICROS), NOW)
 }
 
+/// The report from the calls, which that from the sums per minute has to equal.
 async fn tools(sql: &Sql, lake: &MemoryLake, range: Range) -> ToolsReport {
-    report::tools(&sql.engine, &sql.catalog, lake.view(), NOW, range).await.unwrap()
+    let from = |source| report::tools(&sql.engine, &sql.catalog, lake.view(), NOW, range.clone(), source);
+    let calls = from(Source::Calls).await.unwrap();
+    assert_eq!(from(Source::Minutes).await.unwrap(), calls);
+    calls
 }
 
 /// A decimal of nine places as text, or the quotient of two rounded half-even, in plain big-number steps.
@@ -143,6 +147,31 @@ async fn every_number_is_that_of_a_recount() {
         assert_eq!(report.scope.watermark, rfc3339(NOW));
         assert_eq!((report.scope.from, report.scope.to), (rfc3339(range.from), rfc3339(range.to)));
     }
+}
+
+/// Ranges of any place and length, most of which begin and end within a minute: the helper compares both sources.
+#[tokio::test]
+async fn ranges_that_cut_minutes_count_the_same_from_either_source() {
+    let sql = Sql::new(Settings::default()).await;
+    let mut rng = Rng::new(77);
+    let rows: Vec<Row> = (1..=2_000).map(|position| random_call(&mut rng, position)).collect();
+    let lake = MemoryLake::of_calls(&rows[..900], &rows[900..]);
+    for _ in 0..12 {
+        let to = match rng.below(3) {
+            0 => minutes_ago(rng.below(90).cast_signed()),
+            _ => UnixMicros(NOW.0 - rng.below(5_400_000_000).cast_signed()),
+        };
+        let length = [1, 40_000_000, 90_000_000, 3_600_000_000, 2 * 3_600_000_000][rng.below(5) as usize];
+        let range = Range::new(UnixMicros(to.0 - length), to);
+        let attempts: u64 = tools(&sql, &lake, range.clone()).await.tools.iter().map(|tool| tool.attempts).sum();
+        assert_eq!(attempts, rows.iter().filter(|row| in_range(row, &range)).count() as u64, "{range:?}");
+    }
+}
+
+#[test]
+fn long_ranges_are_summed_from_minutes() {
+    let source = |length| Source::of(&Range::new(UnixMicros(NOW.0 - length), NOW));
+    assert_eq!([source(SUMS_FROM_US - 1), source(SUMS_FROM_US)], [Source::Calls, Source::Minutes]);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use datafusion::catalog::MemTable;
 use datafusion::common::ScalarValue;
 use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::logical_expr::LogicalPlanBuilder;
+use toolgauge_analytics::rollup::CallsRollup;
 use toolgauge_proto::api::IngestStatus;
 use toolgauge_proto::call::{ErrorClass, Kind, Layer};
 use toolgauge_proto::id::WalPosition;
@@ -168,6 +169,25 @@ pub(crate) fn table_view(table: Table, committed: &[Row], live: &[Row]) -> Table
     TableView { committed: Arc::new(ViewTable::new(plan, None)), live: LiveBatches::new(live.collect()) }
 }
 
+/// `calls_1m` of these rows of `calls`.
+fn minutes_view(committed: &[Row], live: &[Row]) -> TableView {
+    let fold = |rows: &[Row]| {
+        let mut rollup = CallsRollup::default();
+        if !rows.is_empty() {
+            rollup.add(&live_batch(Table::Calls, rows)).unwrap();
+        }
+        rollup.batches().unwrap()
+    };
+    let schema = Table::Calls1m.schema();
+    let settled = fold(committed).into_iter().map(|batch| {
+        let columns = batch.columns().iter().zip(schema.fields());
+        let columns = columns.map(|(column, field)| cast(column, field.data_type()).unwrap());
+        RecordBatch::try_new(Arc::clone(&schema), columns.collect()).unwrap()
+    });
+    let settled = MemTable::try_new(Arc::clone(&schema), vec![settled.collect()]).unwrap();
+    TableView { committed: Arc::new(settled), live: LiveBatches::new(fold(live).into()) }
+}
+
 /// A lake of rows that the test chose.
 #[derive(Debug)]
 pub(crate) struct MemoryLake {
@@ -183,7 +203,7 @@ impl MemoryLake {
                 table_view(Table::Calls, calls.0, calls.1),
                 table_view(Table::Arrivals, arrivals.0, arrivals.1),
                 table_view(Table::Quarantine, &[], &[]),
-                table_view(Table::Calls1m, &[], &[]),
+                minutes_view(calls.0, calls.1),
                 table_view(Table::Slo1m, &[], &[]),
                 table_view(Table::Alerts, &[], &[]),
             ],

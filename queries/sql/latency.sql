@@ -1,0 +1,8 @@
+-- Latencies of tool calls by steps of $step_us microseconds since 1970, from the sums of tool_sums_1m.sql, in the order of time.
+SELECT
+    CAST(minute AS BIGINT) / $step_us * $step_us AS start_us,
+    sum(attempts) AS attempts,
+    hdr_merge(latency) AS latency
+FROM tool_sums
+GROUP BY CAST(minute AS BIGINT) / $step_us * $step_us
+ORDER BY start_us
