@@ -57,11 +57,7 @@ pub enum WhyError {
 ///
 /// # Errors
 /// See [`WhyError`].
-pub fn explain(
-    path: &Path,
-    holds: Option<Holds>,
-    own: Vec<(String, String)>,
-) -> Result<Vec<Explanation>, WhyError> {
+pub fn explain(path: &Path, holds: Option<Holds>, own: Vec<(String, String)>) -> Result<Vec<Explanation>, WhyError> {
     let named = || path.display().to_string();
     let read = |source| WhyError::Read { path: named(), source };
     if std::fs::metadata(path).map_err(read)?.len() > FILE_BYTES_MAX {

@@ -83,9 +83,7 @@ async fn figures(sandbox: &Sandbox, manifest: &Value) {
     let retries = calls.iter().filter(|call| call.attempt > 1).count();
     // Where a producer tells of no usage of its models, that of its agents stands for it.
     let tokens = |column: &str| {
-        format!(
-            "SELECT coalesce((SELECT sum({column}) FROM model_calls), (SELECT sum({column}) FROM agent_runs), 0)"
-        )
+        format!("SELECT coalesce((SELECT sum({column}) FROM model_calls), (SELECT sum({column}) FROM agent_runs), 0)")
     };
     for (figure, value) in expected.as_object().unwrap() {
         match figure.as_str() {

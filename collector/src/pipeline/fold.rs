@@ -38,7 +38,8 @@ impl Fold {
     /// # Errors
     /// If the conventions are faulty.
     pub fn new(settings: &CollectorSettings) -> Result<Self, CollectorError> {
-        let recogniser = Recogniser::new(Conventions::with(&settings.recognise.conventions)?, settings.recognise.clone())?;
+        let recogniser =
+            Recogniser::new(Conventions::with(&settings.recognise.conventions)?, settings.recognise.clone())?;
         let horizon_us = settings.live.remember_us.max(settings.wal.digest_horizon_us);
         let seen_rows_max = settings.live.seen_rows_max;
         Ok(Self { live: LiveRows::new(settings.live.clone(), Arc::new(recogniser)), horizon_us, seen_rows_max })

@@ -328,11 +328,14 @@ impl Conventions {
             candidates: Candidates::default(),
             looks_at_span_events: false,
         };
-        let raws: Vec<RawConvention> =
-            texts.iter().map(|(place, text)| read(place, text)).collect::<Result<_, _>>()?;
+        let raws: Vec<RawConvention> = texts.iter().map(|(place, text)| read(place, text)).collect::<Result<_, _>>()?;
         for (raw, (place, _)) in raws.iter().zip(texts) {
             if raws.iter().filter(|other| other.name == raw.name).count() > 1 {
-                return Err(invalid(place, "name", format!("there are two conventions {:?} (give one another name)", raw.name)));
+                return Err(invalid(
+                    place,
+                    "name",
+                    format!("there are two conventions {:?} (give one another name)", raw.name),
+                ));
             }
             let mut inherited = vec![raw];
             let mut from = &raw.fields_from;
@@ -437,15 +440,17 @@ impl Compiling<'_> {
     ) -> Result<Rule, ConventionError> {
         let kind = match &*raw.kind {
             "none" => None,
-            word => Some(Kind::from_word(word).ok_or_else(|| {
-                self.unknown("kind", word, &[Kind::WORDS, &["none"]].concat())
-            })?),
+            word => Some(
+                Kind::from_word(word).ok_or_else(|| self.unknown("kind", word, &[Kind::WORDS, &["none"]].concat()))?,
+            ),
         };
         let looks = LOOKS.iter().find(|(word, _)| *word == raw.signal).map(|(_, looks)| *looks);
         let looks = looks.ok_or_else(|| self.unknown("signal", &raw.signal, &LOOKS.map(|(word, _)| word)))?;
         let layer = match &raw.layer {
             None if kind.is_none() => Layer::Agent,
-            None => return Err(self.fault("layer", format!("layer is missing (write one of {})", Layer::WORDS.join(", ")))),
+            None => {
+                return Err(self.fault("layer", format!("layer is missing (write one of {})", Layer::WORDS.join(", "))));
+            }
             Some(word) => Layer::from_word(word).ok_or_else(|| self.unknown("layer", word, Layer::WORDS))?,
         };
         let related_by_session = match raw.related_by.as_deref() {
@@ -454,7 +459,9 @@ impl Compiling<'_> {
             Some(word) => return Err(self.unknown("related_by", word, &["trace", "session"])),
         };
         if raw.all.is_empty() {
-            return Err(self.fault("all", "a rule without conditions would recognise everything (write at least one)".into()));
+            return Err(
+                self.fault("all", "a rule without conditions would recognise everything (write at least one)".into())
+            );
         }
         if raw.asked && kind != Some(Kind::Tool) {
             return Err(self.fault("asked", "only a rule of kind \"tool\" can be asked".into()));
@@ -490,13 +497,16 @@ impl Compiling<'_> {
         })
     }
 
-    fn classes<'r>(&mut self, raw: impl Iterator<Item = &'r RawClass>) -> Result<Vec<(Condition, ErrorClass)>, ConventionError> {
+    fn classes<'r>(
+        &mut self,
+        raw: impl Iterator<Item = &'r RawClass>,
+    ) -> Result<Vec<(Condition, ErrorClass)>, ConventionError> {
         raw.map(|raw| {
-                let class = ErrorClass::from_word(&raw.is).filter(|class| *class != ErrorClass::None);
-                let class = class.ok_or_else(|| self.unknown("class", &raw.is, &ErrorClass::WORDS[1..]))?;
-                Ok((self.condition("class", &raw.when, 0)?, class))
-            })
-            .collect()
+            let class = ErrorClass::from_word(&raw.is).filter(|class| *class != ErrorClass::None);
+            let class = class.ok_or_else(|| self.unknown("class", &raw.is, &ErrorClass::WORDS[1..]))?;
+            Ok((self.condition("class", &raw.when, 0)?, class))
+        })
+        .collect()
     }
 
     fn conditions(&mut self, list: &str, raw: &[RawCondition]) -> Result<Vec<Condition>, ConventionError> {
@@ -552,7 +562,8 @@ impl Compiling<'_> {
         }
         match (found.pop(), found.is_empty()) {
             (Some(condition), true) => Ok(condition),
-            (None, _) => Err(self.fault(list, "a condition is empty (write for example { key = \"my.kind\", is = [\"tool\"] })".into())),
+            (None, _) => Err(self
+                .fault(list, "a condition is empty (write for example { key = \"my.kind\", is = [\"tool\"] })".into())),
             (Some(_), false) => Err(self.fault(list, "a condition looks at one thing (write { ... }, { ... })".into())),
         }
     }
@@ -643,12 +654,18 @@ mod tests {
             (rule("all = [{}]"), "r (all): a condition is empty"),
             (rule("all = [{ key = \"a\", is = [\"b\"], at_least = 1.0 }]"), "\"a\" can have one of"),
             (rule("all = [{ key = \"a\", span_kind = [\"client\"] }]"), "a condition looks at one thing"),
-            (rule("all = [{ span_kind = [\"clint\"] }]"), "span_kind cannot be \"clint\" (write one of unspecified, internal"),
+            (
+                rule("all = [{ span_kind = [\"clint\"] }]"),
+                "span_kind cannot be \"clint\" (write one of unspecified, internal",
+            ),
             (rule("all = [{ key = \"a\", iss = [\"b\"] }]"), "unknown field `iss`"),
             (rule("all = [{ key = \"a\" }]\nfields = { tool_name = [{ jsn = \"x\" }] }"), "unknown field `jsn`"),
             (rule("all = [{ key = \"a\" }]\nfields = { tool_nam = [\"x\"] }"), "unknown field `tool_nam`"),
             (rule("all = [{ key = \"a\" }]\nfields = { tool_name = [{ json = \"x\" }] }"), "a source has one of key"),
-            (rule("all = [{ key = \"a\" }]\nclass = [{ when = { key = \"b\" }, is = \"none\" }]"), "class cannot be \"none\""),
+            (
+                rule("all = [{ key = \"a\" }]\nclass = [{ when = { key = \"b\" }, is = \"none\" }]"),
+                "class cannot be \"none\"",
+            ),
             (format!("fields_from = \"y\"\n{}", rule("all = [{ key = \"a\" }]")), "\"y\" is no other convention"),
             (format!("fields_from = \"x\"\n{}", rule("all = [{ key = \"a\" }]")), "\"x\" is no other convention"),
             ("name = \"x\"\nrules = []\n".to_owned(), "unknown field `rules`"),

@@ -163,7 +163,12 @@ fn autogen_llama_index_and_openai_agents_are_recognised() {
         1,
         0,
         "execute_tool search",
-        &["gen_ai.operation.name=execute_tool", "gen_ai.system=autogen", "gen_ai.tool.name=search", "error.type=KeyError"],
+        &[
+            "gen_ai.operation.name=execute_tool",
+            "gen_ai.system=autogen",
+            "gen_ai.tool.name=search",
+            "error.type=KeyError",
+        ],
     );
     let exception = Event {
         name: "exception".into(),
@@ -191,8 +196,12 @@ fn autogen_llama_index_and_openai_agents_are_recognised() {
 
 #[test]
 fn old_spellings_of_pydantic_ai_strands_and_openllmetry_are_recognised() {
-    let attributes =
-        ["gen_ai.operation.name=execute_tool", "gen_ai.tool.name=f", "gen_ai.tool.call.id=c", "tool_arguments={\"x\":1}"];
+    let attributes = [
+        "gen_ai.operation.name=execute_tool",
+        "gen_ai.tool.name=f",
+        "gen_ai.tool.call.id=c",
+        "tool_arguments={\"x\":1}",
+    ];
     let version_2 = [traces("pydantic-ai", vec![span(1, 0, "running tool", &attributes)])];
     assert_eq!(one(&version_2, "tool", &["tool_name", "call_id", "argument_keys"]), ["f", "c", "x"]);
     let oldest = [traces("pydantic-ai", vec![span(1, 0, "running tool", &attributes[1..])])];
@@ -213,7 +222,11 @@ fn old_spellings_of_pydantic_ai_strands_and_openllmetry_are_recognised() {
         2,
         1,
         "get_joke.tool",
-        &["traceloop.span.kind=tool", "traceloop.entity.name=get_joke", "traceloop.association.properties.session_id=s"],
+        &[
+            "traceloop.span.kind=tool",
+            "traceloop.entity.name=get_joke",
+            "traceloop.association.properties.session_id=s",
+        ],
     );
     let model = span(
         3,
@@ -285,7 +298,10 @@ fn vercel_ai_counts_tools_and_inner_calls_of_models() {
     );
     let embed = span(4, 0, "ai.embed", &["ai.operationId=ai.embed", "ai.usage.tokens:i=9"]);
     let sent = [traces("ai", vec![tool, outer, inner, embed])];
-    assert_eq!(one(&sent, "tool", &["tool_name", "call_id", "session_id", "argument_keys"]), ["price", "c", "s", "sku"]);
+    assert_eq!(
+        one(&sent, "tool", &["tool_name", "call_id", "session_id", "argument_keys"]),
+        ["price", "c", "s", "sku"]
+    );
     let usage = ["model", "input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens"];
     assert_eq!(one(&sent, "model", &usage), ["m", "9", "3", "4", "1"]);
     assert_eq!(one(&sent, "agent", &["agent_name"]), ["shop"]);
@@ -391,8 +407,16 @@ fn codex_cli_by_spans_and_logs_is_counted_once() {
 #[test]
 fn codex_and_gemini_tell_of_models_that_failed() {
     let records = vec![
-        log(1, 0, &["event.name=codex.api_request", "http.response.status_code:i=200", "attempt:i=0", "conversation.id=c"]),
-        log(2, 0, &["event.name=codex.api_request", "http.response.status_code:i=429", "attempt:i=1", "conversation.id=c"]),
+        log(
+            1,
+            0,
+            &["event.name=codex.api_request", "http.response.status_code:i=200", "attempt:i=0", "conversation.id=c"],
+        ),
+        log(
+            2,
+            0,
+            &["event.name=codex.api_request", "http.response.status_code:i=429", "attempt:i=1", "conversation.id=c"],
+        ),
         log(3, 0, &["event.name=codex.sse_event", "event.kind=response.failed", "error.message=overloaded"]),
         log(4, 0, &["event.name=codex.sse_event", "event.kind=response.output_item.done", "error.message=odd item"]),
         log(5, 0, &["event.name=codex.sse_event", "event.kind=response.completed", "input_token_count=3"]),
@@ -414,7 +438,11 @@ fn an_inference_that_is_told_by_a_span_and_an_event_is_one() {
     let event = log(
         1,
         1,
-        &["event.name=gen_ai.client.inference.operation.details", "gen_ai.response.id=r", "gen_ai.usage.input_tokens:i=4"],
+        &[
+            "event.name=gen_ai.client.inference.operation.details",
+            "gen_ai.response.id=r",
+            "gen_ai.usage.input_tokens:i=4",
+        ],
     );
     let sent = [logs("app", vec![event]), traces("app", vec![chat])];
     assert_eq!(one(&sent, "model", &["signal", "input_tokens"]), ["span", "4"]);

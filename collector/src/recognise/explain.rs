@@ -122,11 +122,7 @@ impl Recogniser {
     }
 
     /// What becomes of a record. `said` is what its status and its exception tell of a failure.
-    fn verdict<'a>(
-        &'a self,
-        record: &Record<'_, 'a>,
-        said: (&str, Option<Exception>),
-    ) -> Verdict {
+    fn verdict<'a>(&'a self, record: &Record<'_, 'a>, said: (&str, Option<Exception>)) -> Verdict {
         let mut missed = Vec::new();
         for rule in self.conventions.rules.iter().filter(|rule| rule.looks == record.looks) {
             match self.first_fault(rule, record) {
@@ -163,9 +159,8 @@ impl Recogniser {
     ) -> Verdict {
         let found = fields(rule, record);
         let mut unreadable = 0;
-        let mut text = |field: Field| {
-            found[field as usize].as_ref().and_then(|found| value::text(found, 4_096, &mut unreadable))
-        };
+        let mut text =
+            |field: Field| found[field as usize].as_ref().and_then(|found| value::text(found, 4_096, &mut unreadable));
         let failed = rule.failed.iter().find(|condition| holds(condition, record)).map(|condition| {
             let reason = self.describe(condition);
             let told = rule.classes.iter().find(|(condition, _)| holds(condition, record));

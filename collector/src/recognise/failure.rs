@@ -139,9 +139,9 @@ impl std::fmt::Display for Because {
 pub(crate) fn class(error_type: Option<&str>, code: Option<i32>, message: Option<&str>) -> (ErrorClass, Because) {
     let by_words = |text: &str| {
         let text = text.to_lowercase();
-        CLASS_WORDS.iter().find_map(|(class, words)| {
-            words.iter().find(|word| text.contains(**word)).map(|word| (*class, *word))
-        })
+        CLASS_WORDS
+            .iter()
+            .find_map(|(class, words)| words.iter().find(|word| text.contains(**word)).map(|word| (*class, *word)))
     };
     // Whoever writes a code into the type means it, whether as a number or by its name.
     let in_type = error_type.and_then(|text| code_of(text));
@@ -263,8 +263,9 @@ fn passes_luhn(text: &str) -> bool {
 }
 
 /// Beginnings of texts that are keys as a whole.
-const KEY_BEGINNINGS: &[&str] =
-    &["sk-", "sk_", "pk_", "rk_", "gh", "glpat-", "xox", "xapp-", "hf_", "npm_", "pypi-", "AKIA", "ASIA", "AIza", "eyJ"];
+const KEY_BEGINNINGS: &[&str] = &[
+    "sk-", "sk_", "pk_", "rk_", "gh", "glpat-", "xox", "xapp-", "hf_", "npm_", "pypi-", "AKIA", "ASIA", "AIza", "eyJ",
+];
 
 /// A name or an id without what looks like a secret. Almost none does, so almost none costs more than a look.
 pub(crate) fn mask(name: Cow<'_, str>) -> Cow<'_, str> {

@@ -31,7 +31,7 @@ use toolgauge_analytics::settle::{Facts, Link, NO_THRESHOLD};
 use toolgauge_proto::call::{CostSource, ErrorClass, Kind, Outcome, Signal};
 use toolgauge_proto::id::{RowId, SpanId, TraceId, WalPosition};
 use toolgauge_proto::otlp::{
-    EventView, Events, LogRecordView, LogsView, ResourceView, SpanView, TracesView,
+    AnyValueView, EventView, Events, LogRecordView, LogsView, ResourceView, SpanView, TracesView,
 };
 use toolgauge_proto::time::UnixMicros;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128_with_seed};
@@ -39,9 +39,9 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128_with_seed};
 use attributes::Attributes;
 pub(crate) use columns::{CallColumns, NULL_WORD};
 use columns::{Word, WordColumn};
+pub use convention::{ConventionError, Conventions};
 use convention::{Field, Looks, Rule, Slot};
 pub use explain::{Explanation, RuleName, Verdict};
-pub use convention::{ConventionError, Conventions};
 use record::{Record, fields, first, holds, recognises};
 
 /// Longest name that is kept, in bytes; longer ones are cut and counted.
@@ -684,9 +684,7 @@ impl Recogniser {
         origin.sums.unreadable += bad;
 
         let group = match ids.trace_id {
-            Some(trace_id) if session == 0 || !rule.related_by_session => {
-                group_of_trace(origin.tenant_seed, trace_id)
-            }
+            Some(trace_id) if session == 0 || !rule.related_by_session => group_of_trace(origin.tenant_seed, trace_id),
             _ if session != 0 => {
                 GroupKey(xxh3_128_with_seed(&session.to_le_bytes(), origin.tenant_seed.wrapping_add(1)))
             }

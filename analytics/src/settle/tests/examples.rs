@@ -257,8 +257,7 @@ fn scratch_space_of_one_group_does_not_leak_into_the_next() {
 #[test]
 fn a_call_that_was_asked_for_counts_once_it_was_carried_out() {
     let asked = Facts { asked: true, call_id: 5, ..span(1) };
-    let execution =
-        Facts { tool: 0, layer: Layer::Client, parent_span_id: 1, end_ns: 5, failed: true, ..span(2) };
+    let execution = Facts { tool: 0, layer: Layer::Client, parent_span_id: 1, end_ns: 5, failed: true, ..span(2) };
     let log = Facts { signal: Signal::Log, call_id: 5, span_id: 0, ..span(3) };
     let counted = |facts: &[Facts]| decide(facts, &[]).iter().map(|d| d.counted).collect::<Vec<_>>();
     assert_eq!(counted(&[asked]), [false], "a person said no");

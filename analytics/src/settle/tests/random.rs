@@ -44,7 +44,13 @@ fn any_facts(count: u64) -> impl Strategy<Value = Facts> {
     let names = (prop_oneof![1 => Just(0), 9 => 1..3u64], prop_oneof![2 => Just(0), 1 => 1..3u64], 0..3u64, 0..3u64);
     let places = (0..count + 8, 0..count + 8);
     let times = (0..12i64, prop_oneof![6 => 0..4i64, 1 => -2..12i64]);
-    let marks = (any::<bool>(), prop::bool::weighted(0.2), prop_oneof![5 => Just(0), 1 => 1..4u32], any_threshold(), prop::bool::weighted(0.1));
+    let marks = (
+        any::<bool>(),
+        prop::bool::weighted(0.2),
+        prop_oneof![5 => Just(0), 1 => 1..4u32],
+        any_threshold(),
+        prop::bool::weighted(0.1),
+    );
     (kind, layer, signal, names, places, times, marks).prop_map(|(kind, layer, signal, names, places, times, marks)| {
         Facts {
             kind,
