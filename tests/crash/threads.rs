@@ -226,6 +226,27 @@ fn a_full_feed_holds_up_commits_and_nothing_else() {
     running.until("the fourth commit", |view| live_calls(view).is_empty());
 }
 
+/// Scenario: a reader takes nothing, so much waits that the log is not read on, and the collector is closed.
+/// Guarantees: the collector ends, and the next one has everything.
+#[test]
+fn a_full_feed_does_not_hold_up_the_shutdown() {
+    let fs = fresh_disk(1);
+    let running = Running::start(&fs, |settings| {
+        settings.feed_rows_max = 1;
+        settings.settled_rows_max = 0;
+        settings.wal.handover_bytes = 1;
+    });
+    let feed = running.lake.feed();
+    running.call(1);
+    running.commit();
+    running.call(2);
+    running.settle();
+    running.collector.close();
+    assert!(matches!(feed.recv(Duration::ZERO), FeedItem::Rows(_)));
+    let running = Running::start(&fs, |_| ());
+    assert_eq!(in_schema(Table::Calls, &rows(&running.lake.view(), Table::Calls)).num_rows(), 2);
+}
+
 #[test]
 fn a_feed_begins_where_the_committed_rows_end_and_ends_with_the_collector() {
     let running = Running::start(&fresh_disk(1), |_| ());

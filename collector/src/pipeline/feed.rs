@@ -2,7 +2,8 @@
 //!
 //! The fold asks whether all feeds have room before it begins a commit, and at most one commit is under way. So what is
 //! committed always finds room, nobody waits with a lock or a commit in hand, and a reader that appends rows while its
-//! feed is full is served. A slow reader holds up commits, and in the end the log.
+//! feed is full is served. A slow reader holds up commits, and in the end the log; but not the shutdown, before which all
+//! feeds end.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -63,14 +64,18 @@ impl Feeds {
     /// Whether one more item finds room in all of them, however large it is.
     pub(super) fn have_room(&mut self) -> bool {
         self.queues.retain(|queue| queue.strong_count() > 0);
-        self.queues.iter().filter_map(Weak::upgrade).all(|queue| {
-            let state = queue.state();
-            state.rows < self.rows_max && state.items.len() < ITEMS_MAX
-        })
+        self.ended
+            || self.queues.iter().filter_map(Weak::upgrade).all(|queue| {
+                let state = queue.state();
+                state.rows < self.rows_max && state.items.len() < ITEMS_MAX
+            })
     }
 
-    /// Gives all of them one more item.
+    /// Gives all of them one more item, if they have not ended.
     pub(super) fn offer(&mut self, item: &SettledRows) {
+        if self.ended {
+            return;
+        }
         for queue in self.queues.iter().filter_map(Weak::upgrade) {
             let mut state = queue.state();
             let rows = rows_of(item);
@@ -201,8 +206,11 @@ mod tests {
     fn the_end_comes_after_what_waits_and_to_who_comes_late() {
         let mut feeds = Feeds::new(100);
         let feed = feeds.open(WalPosition(0));
-        feeds.offer(&item(1, 1));
+        feeds.offer(&item(1, 100));
+        assert!(!feeds.have_room());
         feeds.end();
+        assert!(feeds.have_room(), "who does not take must not hold up the shutdown");
+        feeds.offer(&item(2, 1));
         assert!(matches!(feed.recv(Duration::ZERO), FeedItem::Rows(_)));
         assert!(matches!(feed.recv(Duration::MAX), FeedItem::End));
         assert!(matches!(feeds.open(WalPosition(1)).recv(Duration::MAX), FeedItem::End));

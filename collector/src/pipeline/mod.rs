@@ -250,6 +250,7 @@ impl Collector {
 
 impl Drop for Collector {
     fn drop(&mut self) {
+        self.lake.end_feeds();
         self.wal.close();
         if let Some(Err(_)) = self.fold.take().map(JoinHandle::join) {
             tracing::error!("the fold's thread has panicked");

@@ -86,6 +86,11 @@ impl SharedLake {
         self.view.store(Arc::new(view));
     }
 
+    /// Nothing is given to the feeds any more, and nobody is waited for.
+    pub(super) fn end_feeds(&self) {
+        self.feeds().end();
+    }
+
     /// Stops everything that waits for the collector. The first reason stays.
     pub(super) fn stop(&self, reason: String) {
         let mut status = self.status_mut();
@@ -93,7 +98,7 @@ impl SharedLake {
         status.not_ready_reason.get_or_insert(reason);
         drop(status);
         self.stopped.store(true, Ordering::Release);
-        self.feeds().end();
+        self.end_feeds();
     }
 
     pub(super) fn is_stopped(&self) -> bool {
