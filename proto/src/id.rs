@@ -65,7 +65,8 @@ bytes_id!(
     16
 );
 
-/// Running number of an export in the log of its writer; the first one is 1, and 0 stands before all.
+/// Running number of an export in the log of its writer. It begins at 1, or where the log before in the same data folder
+/// ended; 0 stands before all.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct WalPosition(pub u64);
 

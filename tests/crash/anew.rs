@@ -1,9 +1,10 @@
 //! Folders that were moved away: derived tables that are made anew, and a log that begins anew.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use toolgauge_collector::fs::Fs;
 use toolgauge_collector::fs::sim::{SimFs, Survival};
@@ -46,16 +47,19 @@ fn derived_tables_whose_folders_were_removed_are_made_anew() {
     });
 }
 
-/// Carries out a plan on its own, without an oracle.
-fn carry_out(machine: &mut Machine, plan: &Plan) {
+const HOUR_US: i64 = 3_600_000_000;
+
+/// Carries out a plan on its own, without an oracle, later by so much.
+fn carry_out(machine: &mut Machine, plan: &Plan, later_us: i64) {
     for step in &plan.steps {
         match step {
             Step::Commit => machine.commit().unwrap(),
             Step::Send { at_us, exports } => {
+                let at = UnixMicros(at_us + later_us);
                 for export in exports {
-                    let _ = machine.wal.append(&plan.exports[*export], UnixMicros(*at_us)).unwrap();
+                    let _ = machine.wal.append(&plan.exports[*export], at).unwrap();
                 }
-                machine.wal.tick(UnixMicros(*at_us)).unwrap();
+                machine.wal.tick(at).unwrap();
                 for frame in machine.wal.sync().unwrap() {
                     machine.fold.apply(&frame).unwrap();
                 }
@@ -87,7 +91,7 @@ fn another_log_of_the_same_folder_goes_on_with_positions_and_folds() {
             // What is not committed goes with the log.
             plan.steps.truncate(plan.steps.len() - 3);
         }
-        carry_out(&mut machine, &plan);
+        carry_out(&mut machine, &plan, 0);
         drop(machine);
         remove(&fs, Path::new("/data/wal"));
         let before = positions(&calls(&fs));
@@ -98,11 +102,14 @@ fn another_log_of_the_same_folder_goes_on_with_positions_and_folds() {
         assert!(machine.wal.synced().as_i64() >= end, "{} goes on before {end}", machine.wal.synced());
         drop(machine.rows(&fs, Query::Files, "with the second log"));
         // The same spans again are known, others are new.
-        carry_out(&mut machine, &plan);
-        carry_out(&mut machine, &Plan::draw(seed + 100, Size::SMALL));
+        carry_out(&mut machine, &plan, 0);
+        carry_out(&mut machine, &Plan::draw(seed + 100, Size::SMALL), HOUR_US);
         let mut after = positions(&calls(&fs));
         let new = after.split_off(before.len());
         assert_eq!(after, before);
+        let ids = Arc::clone(in_schema(Table::Calls, &calls(&fs)).column(Table::Calls.index_of("row_id")));
+        let distinct: HashSet<&[u8]> = ids.as_binary::<i32>().iter().flatten().collect();
+        assert_eq!(distinct.len(), ids.len(), "a row is there twice");
         assert!(!new.is_empty() && new.iter().all(|position| *position > end), "{new:?} after {end}");
         drop(machine.rows(&fs, Query::Files, "after the second log's rows"));
         drop(machine);
@@ -123,7 +130,7 @@ fn another_log_of_the_same_folder_goes_on_with_positions_and_folds() {
 fn another_log_that_has_committed_nothing_is_opened_again() {
     let fs = fresh_disk(1);
     let mut machine = Machine::open(&fs).unwrap();
-    carry_out(&mut machine, &Plan::draw(1, Size::SMALL));
+    carry_out(&mut machine, &Plan::draw(1, Size::SMALL), 0);
     drop(machine);
     remove(&fs, Path::new("/data/wal"));
     let machine = Machine::open(&fs).unwrap();
@@ -134,7 +141,7 @@ fn another_log_that_has_committed_nothing_is_opened_again() {
     let mut machine = Machine::open(&fs).unwrap();
     assert_eq!(machine.wal.synced(), begin);
     let at = UnixMicros(1_767_400_000_000_000);
-    let _ = machine.wal.tick(at).unwrap();
+    machine.wal.tick(at).unwrap();
     for frame in machine.wal.sync().unwrap() {
         machine.fold.apply(&frame).unwrap();
     }

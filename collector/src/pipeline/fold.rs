@@ -63,7 +63,12 @@ impl Fold {
             self.apply(&frame)?;
             self.live.discard_committed(calls, arrivals, quarantine);
         }
-        let (first, last) = (first.unwrap_or(wal.synced().next()), wal.synced());
+        let last = wal.synced();
+        if first.is_none() {
+            // A new log; the tables may hold rows of the one before it.
+            self.live.remember_identities(tables.identities_before(last.next(), self.seen_rows_max)?);
+        }
+        let first = first.unwrap_or(last.next());
         for (table, committed) in [(Table::Calls, calls), (Table::Arrivals, arrivals)] {
             if committed > last || committed.next() < first {
                 return Err(CollectorError::MissingLog { table: table.name(), committed, first, last });
