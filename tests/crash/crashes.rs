@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use toolgauge_collector::fs::sim::{SimFs, SimRng, Survival};
 use toolgauge_proto::id::WalPosition;
+use toolgauge_proto::table::Table;
 
+use crate::files;
 use crate::machine::{Down, History, Machine, Query, fresh_disk};
 use crate::rows::Rows;
 use crate::spans::{SpanOf, export};
@@ -46,11 +48,11 @@ fn crash(
     (rows, operations)
 }
 
-/// How many operations a plan takes without a crash.
-fn operations(plan: &Plan) -> u64 {
+/// How many operations a plan takes without a crash, and the disk then.
+fn operations(plan: &Plan) -> (u64, Arc<SimFs>) {
     let fs = fresh_disk(1);
     History::new(plan).live(&fs, Query::Files).unwrap();
-    fs.operations()
+    (fs.operations(), fs)
 }
 
 fn random_survival(rng: &mut SimRng) -> Survival {
@@ -79,8 +81,11 @@ fn random_run(seed: u64) -> (Rows, Vec<u64>) {
 #[test]
 fn a_power_cut_at_any_operation_leaves_every_row_once() {
     let plan = Plan::draw(1, Size::SMALL);
-    let operations = operations(&plan);
+    let (operations, fs) = operations(&plan);
     assert!(operations > 100, "{operations}");
+    for table in Table::ALL {
+        assert!(!files::rows(&fs, table).is_empty(), "{} is not written", table.name());
+    }
     each(1..operations + 1, |at| drop(crash(&plan, fresh_disk(1), [(at, Survival::None, at)], Query::Files)));
 }
 
@@ -112,7 +117,7 @@ fn a_run_without_a_crash_gives_the_rows_of_a_fold_over_its_whole_log() {
 #[test]
 fn crashes_around_checkpoints_leave_every_row_once() {
     let plan = Plan::draw(1, Size::LONG);
-    let operations = operations(&plan);
+    let (operations, _) = operations(&plan);
     let crashes = (1..=6).map(|seed| (operations / 7 + seed, Survival::Random, seed));
     let (rows, _) = crash(&plan, fresh_disk(1), crashes, Query::Tables);
     assert!(rows.calls.num_rows() > 300, "{}", rows.calls.num_rows());

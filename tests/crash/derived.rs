@@ -39,6 +39,7 @@ const TOKENS_AND_BYTES: [&str; 4] = ["input_tokens", "output_tokens", "input_byt
 struct Sums {
     calls: i64,
     retries: i64,
+    last_end_time: i64,
     weighted_calls: i128,
     duration_ns: i64,
     /// Calls by the upper end of their histogram's bucket, in microseconds.
@@ -80,12 +81,14 @@ fn decimal(rows: &RecordBatch, name: &str, row: usize) -> Option<i128> {
 fn recount(calls: &[RecordBatch]) -> Rollup {
     let rows = in_schema(Table::Calls, calls);
     let attempts = column(&rows, "attempt").as_primitive::<Int32Type>();
+    let ends = column(&rows, "end_time").as_primitive::<TimestampMicrosecondType>();
     let mut rollup = Rollup::new();
     for (row, key) in keys(&rows, "end_time").into_iter().enumerate() {
         let sums = rollup.entry(key).or_default();
         let duration_ns = long(&rows, "duration_ns", row);
         sums.calls += 1;
         sums.retries += i64::from(attempts.value(row) > 1);
+        sums.last_end_time = sums.last_end_time.max(ends.value(row));
         sums.weighted_calls += decimal(&rows, "weight", row).unwrap();
         sums.duration_ns += duration_ns;
         *sums.latency.entry(bucket_end(micros_of(duration_ns))).or_default() += 1;
@@ -104,6 +107,7 @@ fn recount(calls: &[RecordBatch]) -> Rollup {
 fn said(calls_1m: &[RecordBatch]) -> Rollup {
     let rows = in_schema(Table::Calls1m, calls_1m);
     let dates = column(&rows, "date").as_primitive::<arrow::datatypes::Date32Type>();
+    let ends = column(&rows, "last_end_time").as_primitive::<TimestampMicrosecondType>();
     let latency = column(&rows, "latency").as_binary::<i32>();
     let mut rollup = Rollup::new();
     for (row, key) in keys(&rows, "minute").into_iter().enumerate() {
@@ -111,6 +115,7 @@ fn said(calls_1m: &[RecordBatch]) -> Rollup {
         let sums = rollup.entry(key).or_default();
         sums.calls += long(&rows, "calls", row);
         sums.retries += long(&rows, "retries", row);
+        sums.last_end_time = sums.last_end_time.max(ends.value(row));
         sums.weighted_calls += decimal(&rows, "weighted_calls", row).unwrap();
         sums.duration_ns += long(&rows, "duration_ns_sum", row);
         for (_, end, count) in Histogram::from_payload(latency.value(row)).unwrap().buckets() {
