@@ -19,6 +19,8 @@ mod dialects;
 mod explain;
 mod failure;
 mod format;
+#[cfg(test)]
+mod fuzz;
 mod json;
 mod record;
 #[cfg(test)]
