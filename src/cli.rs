@@ -14,7 +14,9 @@ use toolgauge_proto::time::SystemClock;
 use crate::config::{Config, ConfigError};
 use crate::demo::{self, DemoError};
 use crate::loadgen::{self, WrongEndpoint};
+use crate::screen::percent;
 use crate::server::{Server, ServerError};
+use crate::watch::{self, WatchError};
 use crate::why::{self, Holds, WhyError};
 
 const FAILED: u8 = 1;
@@ -35,6 +37,12 @@ enum Command {
     Demo(Demo),
     /// Send the demo's traffic to any OTLP endpoint, as fast as it goes or at a rate
     Loadgen(loadgen::Options),
+    /// The tools of a running server, refreshed every second
+    Top(watch::Top),
+    /// The calls of a running server, as they arrive
+    Tail(watch::Tail),
+    /// The calls of one trace
+    Trace(watch::Trace),
     /// Ask a running server a question in SQL (read-only)
     Sql(Sql),
     /// Reports of a running server
@@ -165,6 +173,8 @@ enum Failure {
     #[error(transparent)]
     Demo(#[from] DemoError),
     #[error(transparent)]
+    Watch(#[from] WatchError),
+    #[error(transparent)]
     Endpoint(#[from] WrongEndpoint),
     #[error("nothing was acknowledged")]
     NothingAcknowledged,
@@ -214,6 +224,9 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Serve(serve) => run_server(&load(&serve.settings)?),
         Command::Demo(demo) => run_demo(demo),
         Command::Loadgen(options) => run_load(&options),
+        Command::Top(top) => watch_until_ctrl_c(watch::top(&top)),
+        Command::Tail(tail) => watch_until_ctrl_c(watch::tail(&tail)),
+        Command::Trace(trace) => watch_until_ctrl_c(watch::trace(&trace)),
         Command::Sql(sql) => ask_sql(&sql),
         Command::Report { report: Report::Tools { from, to, service, environment, connection } } => {
             let query = [("from", from), ("to", to), ("service", service), ("environment", environment)];
@@ -282,6 +295,21 @@ fn run_demo(demo: Demo) -> Result<(), Failure> {
         };
         match demo::run(&demo.options, config, demo.settings.data, stop).await {
             Err(DemoError::Output(error)) => Err(error.into()),
+            other => Ok(other?),
+        }
+    })
+}
+
+fn watch_until_ctrl_c(watching: impl Future<Output = Result<(), WatchError>>) -> Result<(), Failure> {
+    runtime()?.block_on(async {
+        let watched = tokio::select! {
+            // Dropped where it stands: it only looks.
+            watched = watching => watched,
+            // Cancel-safe: a signal that comes later ends the process, which is wanted.
+            _ = tokio::signal::ctrl_c() => Ok(()),
+        };
+        match watched {
+            Err(WatchError::Output(error)) => Err(error.into()),
             other => Ok(other?),
         }
     })
@@ -445,11 +473,6 @@ const TOOL_COLUMNS: &[ToolColumn] = &[
     }),
 ];
 
-fn percent(ratio: Option<f64>) -> String {
-    // A ratio just below one must not be shown as 100 %.
-    ratio.map_or(String::new(), |ratio| format!("{:.2} %", (ratio * 10_000.0).floor() / 100.0))
-}
-
 fn report_tools(connection: &Connection, query: [(&str, Option<String>); 4]) -> Result<(), Failure> {
     let mut url = format!("{}/api/v1/tools", connection.url.trim_end_matches('/'));
     let mut separator = '?';
@@ -531,13 +554,6 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn ratios_below_one_are_never_shown_as_a_hundred_percent() {
-        assert_eq!(percent(Some(0.999_99)), "99.99 %");
-        assert_eq!(percent(Some(1.0)), "100.00 %");
-        assert_eq!(percent(None), "");
     }
 
     #[test]

@@ -3,10 +3,13 @@
 //! A library, so that tests start the whole system in their own process.
 
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod conventions;
 pub mod demo;
 pub mod loadgen;
 pub mod metrics;
+mod screen;
 pub mod server;
+pub mod watch;
 pub mod why;

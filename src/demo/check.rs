@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use serde_json::Value;
 
-use super::api::{Api, ApiError};
+use crate::client::{Api, ApiError};
 use crate::loadgen::ledger::{Ledger, ModelSums, ToolSums};
 
 const TOOLS: &str = "SELECT CAST(date AS INT), tool_name, count(*), count(*) FILTER (WHERE outcome = 'ok'), \

@@ -11,6 +11,7 @@ use crate::loadgen::fleet::{self, Break, FRAGILE};
 use crate::loadgen::ledger::{Ledger, counted};
 use crate::loadgen::send::Sender;
 use crate::loadgen::traffic::{Batch, Export, Scenario, Traffic};
+use crate::screen::Bar;
 
 const MINUTE_NS: u64 = 60_000_000_000;
 const HOUR_NS: u64 = 60 * MINUTE_NS;
@@ -34,12 +35,6 @@ pub(crate) struct Plan {
     pub(crate) days: u64,
     /// About so many, of tools, models and agents.
     pub(crate) calls: u64,
-}
-
-/// What was done so far.
-pub(crate) trait Progress: Send + Sync {
-    /// So many calls more were acknowledged.
-    fn acknowledged(&self, calls: u64);
 }
 
 impl Plan {
@@ -78,11 +73,7 @@ impl Plan {
 }
 
 /// Makes up the history and sends it; gives the traffic, which goes on from there, and the ledger of what was acknowledged.
-pub(crate) async fn send(
-    plan: &Plan,
-    sender: &Sender,
-    progress: Arc<dyn Progress>,
-) -> Result<(Traffic, Ledger), DemoError> {
+pub(crate) async fn send(plan: &Plan, sender: &Sender, progress: Arc<Bar>) -> Result<(Traffic, Ledger), DemoError> {
     let (exports, waiting) = mpsc::channel::<Export>(QUEUE);
     let waiting = Arc::new(Mutex::new(waiting));
     let mut senders = JoinSet::new();
@@ -95,7 +86,7 @@ pub(crate) async fn send(
                 let Some(export) = export else { return Ok::<_, DemoError>(ledger) };
                 sender.deliver(export.body).await?;
                 ledger.add_all(&export.facts);
-                progress.acknowledged(counted(&export.facts));
+                progress.advance(counted(&export.facts));
             }
         });
     }

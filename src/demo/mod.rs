@@ -4,11 +4,9 @@
 //! with the ledger of what was sent, and goes on with live traffic, in which one tool breaks and heals. It asks the server
 //! through its HTTP API only: what is shown is what everybody gets.
 
-mod api;
 mod check;
 mod history;
 mod live;
-mod screen;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,19 +16,18 @@ use tempfile::TempDir;
 use tokio::time::{Instant, MissedTickBehavior};
 use toolgauge_proto::time::SystemClock;
 
-pub use api::ApiError;
 pub use check::CheckError;
 
+use crate::client::{Api, ApiError};
 use crate::config::Config;
 use crate::loadgen::fleet::{FRAGILE, TOOLS};
 use crate::loadgen::ledger::Ledger;
 use crate::loadgen::send::{Compression, Protocol, Refused, Sender, WrongEndpoint};
 use crate::loadgen::{dollars, now_ns};
+use crate::screen::{self, Screen};
 use crate::server::{Server, ServerError};
-use api::Api;
 use history::Plan;
 use live::Live;
-use screen::Screen;
 
 /// Live traffic that went well before a tool breaks.
 const BREAKS_AFTER: Duration = Duration::from_secs(30);
@@ -154,7 +151,7 @@ pub async fn run(
     let server = Server::start(&config).await?;
     let demo = Demo {
         options,
-        api: Api::new(format!("http://{}", server.http)),
+        api: Api::new(&format!("http://{}", server.http)),
         sender: Sender::new(&format!("http://{}", server.otlp_grpc), Protocol::Grpc, Compression::None)?,
         screen: Screen::new(),
         clock: &SystemClock,
@@ -188,15 +185,17 @@ impl Demo<'_> {
             server.http,
             config.data.display()
         ))?;
+        let about = screen::grouped(calls);
         self.screen
-            .say(&format!("Sending {days} days of history, about {calls} calls, over OTLP/gRPC (seed {seed})."))?;
+            .say(&format!("Sending {days} days of history, about {about} calls, over OTLP/gRPC (seed {seed})."))?;
         let bar = Arc::new(self.screen.bar(calls));
         let plan = Plan { seed, end_ns: now_ns(self.clock), days, calls };
-        let (traffic, ledger) = history::send(&plan, &self.sender, Arc::clone(&bar) as Arc<_>).await?;
+        let (traffic, ledger) = history::send(&plan, &self.sender, Arc::clone(&bar)).await?;
         bar.finish();
         self.api.until_visible().await?;
         let seconds = began.elapsed().as_secs_f64();
-        self.screen.say(&format!("{} calls are durable and counted after {seconds:.1} s.", ledger.counted()))?;
+        let counted = screen::grouped(ledger.counted());
+        self.screen.say(&format!("{counted} calls are durable and counted after {seconds:.1} s."))?;
         self.check(&ledger).await?;
         self.screen.say(&queries(&self.api.url))?;
         if self.options.no_live {
@@ -211,8 +210,8 @@ impl Demo<'_> {
         let checked = check::check(&self.api, ledger).await?;
         self.screen.say(&format!(
             "Checked by SQL: {} calls and {} rows, {} USD; all {} figures are those of the generator's ledger.",
-            checked.calls,
-            checked.rows,
+            screen::grouped(checked.calls),
+            screen::grouped(checked.rows),
             dollars(checked.cost_nano_usd),
             checked.figures
         ))?;

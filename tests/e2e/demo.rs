@@ -1,10 +1,12 @@
 //! `toolgauge demo` and `toolgauge loadgen`, as processes.
 
+use prost::Message as _;
 use serde_json::Value;
 use toolgauge::config::Time;
 
 use crate::process::{program, run};
-use crate::sandbox::{LIMIT, Sandbox, nanos};
+use crate::sandbox::{LIMIT, Sandbox, TRACES, nanos, now_ns};
+use crate::traffic::{ROWS_PER_TRACE, trace};
 
 /// Any port, so that demos run side by side.
 const DOORS: [&str; 6] = ["--otlp-grpc", "127.0.0.1:0", "--otlp-http", "127.0.0.1:0", "--http", "127.0.0.1:0"];
@@ -19,7 +21,8 @@ async fn the_history_of_a_demo_is_what_its_ledger_says() {
     let (code, stdout, stderr) = run(command).await;
     assert_eq!(code, 0, "{stdout}{stderr}");
     let checked = stdout.lines().find(|line| line.starts_with("Checked by SQL: ")).unwrap();
-    let calls: u64 = checked["Checked by SQL: ".len()..].split(' ').next().unwrap().parse().unwrap();
+    let calls = checked["Checked by SQL: ".len()..].split(' ').next().unwrap().replace(',', "");
+    let calls: u64 = calls.parse().unwrap();
     assert!((19_000..21_000).contains(&calls), "{checked}");
     assert!(checked.ends_with("are those of the generator's ledger."), "{checked}");
     assert!(stdout.contains("  100 %: ") || stdout.contains("  90 %: "), "progress in lines: {stdout}");
@@ -118,4 +121,44 @@ async fn a_load_that_cannot_be_says_why() {
         let (found, stdout, stderr) = run(command).await;
         assert!(found == code && stderr.contains(says), "{arguments:?}: {found}: {stdout}{stderr}");
     }
+}
+
+/// Scenario: one trace with retries, three views of a call and a call that failed in the end. Guarantees: `top`, `tail` and
+/// `trace` show it.
+#[tokio::test(flavor = "multi_thread")]
+async fn top_tail_and_trace_show_a_running_server() {
+    let sandbox = Sandbox::start_with(|config| config.settle.after = Time(LIMIT)).await;
+    sandbox.client().await.export(TRACES, &trace(1, 0, now_ns()).encode_to_vec()).await;
+    sandbox.api.until_visible().await;
+    let look = async |arguments: &[&str]| {
+        let mut command = program();
+        command.args(arguments).args(["--url", &sandbox.api.url]);
+        let (code, stdout, stderr) = run(command).await;
+        assert_eq!(code, 0, "{arguments:?}: {stdout}{stderr}");
+        stdout
+    };
+    let top = look(&["top", "--once"]).await;
+    let charge = top.lines().find(|line| line.contains("charge")).unwrap();
+    assert!(charge.contains("0.00 %") && charge.contains("0.0045") && charge.contains("timeout 2"), "{top}");
+
+    let tail = look(&["tail", "--once"]).await;
+    assert_eq!(tail.lines().count(), 5, "{tail}");
+    let failed = look(&["tail", "--once", "--failed", "--tool", "charge", "--lines", "2"]).await;
+    assert_eq!(failed.lines().count(), 2, "{failed}");
+    assert!(failed.lines().all(|line| line.contains("shop") && line.contains("charge")), "{failed}");
+    assert_eq!(look(&["tail", "--once", "--tool", "o'clock"]).await, "");
+
+    let id = failed.split_whitespace().last().unwrap();
+    let shown = look(&["trace", id]).await;
+    assert_eq!(shown.lines().count(), 1 + usize::try_from(ROWS_PER_TRACE).unwrap(), "{shown}");
+    assert_eq!(shown.matches("(another view)").count(), 2, "{shown}");
+    assert_eq!(shown.matches("timeout, tried again").count(), 2, "{shown}");
+
+    for (id, says) in [("12", "a trace id has 32 hex digits"), (&"0".repeat(32), "no call of trace")] {
+        let mut command = program();
+        command.args(["trace", id, "--url", &sandbox.api.url]);
+        let (code, _, stderr) = run(command).await;
+        assert!(code == 1 && stderr.contains(says), "{stderr}");
+    }
+    sandbox.stop().await;
 }

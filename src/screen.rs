@@ -1,4 +1,4 @@
-//! What is shown: a bar and a table that are refreshed in place on a terminal, plain lines elsewhere.
+//! What is shown while it changes: a bar and a table that are refreshed in place on a terminal, plain lines elsewhere.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Mutex;
@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use toolgauge_proto::api::ToolReport;
-
-use super::history::Progress;
 
 /// Where nothing can be refreshed in place, what changes is told this often.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -32,7 +30,7 @@ impl Screen {
     /// Says something that stays.
     pub(crate) fn say(&self, text: &str) -> std::io::Result<()> {
         match &self.bars {
-            Some(bars) => bars.println(text),
+            Some(bars) => text.split('\n').try_for_each(|line| bars.println(line)),
             None => {
                 let mut out = std::io::stdout();
                 writeln!(out, "{text}")?;
@@ -45,8 +43,7 @@ impl Screen {
     pub(crate) fn bar(&self, total: u64) -> Bar {
         let Some(bars) = &self.bars else { return Bar::Lines(Mutex::new(Steps { total, done: 0, told: 0 })) };
         let bar = bars.add(ProgressBar::new(total));
-        if let Ok(style) = ProgressStyle::with_template("{bar:40} {percent}% {human_pos} calls, {per_sec}, {eta} left")
-        {
+        if let Ok(style) = ProgressStyle::with_template("{bar:40} {percent}% {human_pos} calls, {eta} left") {
             bar.set_style(style);
         }
         Bar::Drawn(bar)
@@ -83,7 +80,7 @@ impl Screen {
     }
 }
 
-/// How far the history is.
+/// How far something is that takes a while.
 pub(crate) enum Bar {
     Drawn(ProgressBar),
     Lines(Mutex<Steps>),
@@ -101,10 +98,9 @@ impl Bar {
             bar.finish_and_clear();
         }
     }
-}
 
-impl Progress for Bar {
-    fn acknowledged(&self, calls: u64) {
+    /// So many calls more.
+    pub(crate) fn advance(&self, calls: u64) {
         match self {
             Self::Drawn(bar) => bar.inc(calls),
             Self::Lines(steps) => {
@@ -120,7 +116,7 @@ impl Progress for Bar {
     }
 }
 
-fn percent(ratio: Option<f64>) -> String {
+pub(crate) fn percent(ratio: Option<f64>) -> String {
     // A ratio just below one must not be shown as 100 %.
     ratio.map_or(String::new(), |ratio| format!("{:.2} %", (ratio * 10_000.0).floor() / 100.0))
 }
@@ -150,6 +146,11 @@ pub(crate) fn tools(tools: &[ToolReport]) -> String {
     table.to_string()
 }
 
+/// A number with its digits in groups of three.
+pub(crate) fn grouped(number: u64) -> String {
+    indicatif::HumanCount(number).to_string()
+}
+
 /// Calls, and the tool that does worst.
 pub(crate) fn summary(tools: &[ToolReport]) -> String {
     let calls: u64 = tools.iter().map(|tool| tool.calls).sum();
@@ -160,5 +161,17 @@ pub(crate) fn summary(tools: &[ToolReport]) -> String {
             format!("{calls} calls; worst: {name}, {}", percent(worst.success_ratio_logical))
         }
         None => "no calls yet".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_below_one_are_never_shown_as_a_hundred_percent() {
+        assert_eq!(percent(Some(0.999_99)), "99.99 %");
+        assert_eq!(percent(Some(1.0)), "100.00 %");
+        assert_eq!(percent(None), "");
     }
 }

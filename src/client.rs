@@ -1,4 +1,4 @@
-//! What the demo asks the server, through the same HTTP API as everybody.
+//! A client of the server's HTTP API, for what asks again and again.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const VISIBLE_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// The server cannot be reached.
-    #[error("ask {url}")]
+    #[error("ask {url} (is a server running there?)")]
     Unreachable {
         /// What was asked for.
         url: String,
@@ -60,9 +60,10 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    pub(crate) fn new(url: String) -> Self {
+    /// The API at an address like `http://127.0.0.1:4400`.
+    pub(crate) fn new(url: &str) -> Self {
         let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIMEOUT));
-        Self { agent: config.build().into(), url }
+        Self { agent: config.build().into(), url: url.trim_end_matches('/').to_owned() }
     }
 
     async fn ask<T: DeserializeOwned + Send + 'static>(
