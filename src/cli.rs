@@ -1,5 +1,7 @@
 //! The commands. Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration.
 
+mod slo;
+
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -52,6 +54,11 @@ enum Command {
     },
     /// Which rule recognises each span or record of an OTLP export, or why none does
     Why(Why),
+    /// Service level objectives
+    Slo {
+        #[command(subcommand)]
+        action: SloAction,
+    },
     /// Look at the configuration
     Config {
         #[command(subcommand)]
@@ -76,6 +83,12 @@ struct Settings {
     /// Address for the HTTP API [default: 127.0.0.1:4400]
     #[arg(long)]
     http: Option<String>,
+    /// File or folder of OpenSLO documents; may be repeated
+    #[arg(long, value_name = "DIR_OR_FILE")]
+    slo: Vec<String>,
+    /// Address of an Alertmanager that alerts are sent to, like http://127.0.0.1:9093; may be repeated
+    #[arg(long, value_name = "URL")]
+    alertmanager: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -128,6 +141,21 @@ enum Report {
         environment: Option<String>,
         #[command(flatten)]
         connection: Connection,
+    },
+    /// Error budget, burn rate and alert state of every SLO
+    Slo {
+        #[command(flatten)]
+        connection: Connection,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum SloAction {
+    /// Say whether files of SLOs can be used, without a server
+    Validate {
+        /// Files and folders of OpenSLO documents
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
     },
 }
 
@@ -192,6 +220,8 @@ enum Failure {
     Refused { title: String, detail: String },
     #[error("read the server's answer")]
     Answer(#[source] Box<dyn std::error::Error>),
+    #[error("{errors} errors in {files} files or folders of SLOs")]
+    BrokenSlos { errors: usize, files: usize },
     #[error("write the answer")]
     Output(#[from] std::io::Error),
 }
@@ -199,7 +229,7 @@ enum Failure {
 impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Endpoint(_) | Self::Server(ServerError::Conventions(_)) => WRONG_USAGE,
+            Self::Config(_) | Self::BrokenSlos { .. } | Self::Endpoint(_) | Self::Server(ServerError::Conventions(_)) => WRONG_USAGE,
             _ => FAILED,
         }
     }
@@ -233,6 +263,8 @@ fn execute(cli: Cli) -> Result<(), Failure> {
             report_tools(&connection, query)
         }
         Command::Why(why) => explain(&why),
+        Command::Report { report: Report::Slo { connection } } => slo::report(&connection),
+        Command::Slo { action: SloAction::Validate { paths } } => slo::validate(paths),
         Command::Config { action: ConfigAction::Show(settings) } => {
             let config = load(&settings)?;
             let text = toml::to_string(&config).map_err(|error| Failure::Answer(error.into()))?;
@@ -255,9 +287,16 @@ fn load(settings: &Settings) -> Result<Config, Failure> {
         ("otlp_grpc", settings.otlp_grpc.clone()),
         ("otlp_http", settings.otlp_http.clone()),
         ("http", settings.http.clone()),
+        ("slo", list(&settings.slo)),
+        ("alertmanager", list(&settings.alertmanager)),
     ];
     let flags = flags.into_iter().filter_map(|(name, value)| Some((name, value?)));
     Ok(Config::load(settings.config.as_deref(), std::env::vars(), flags)?)
+}
+
+/// A flag that may be repeated, as the setting of that name writes it.
+fn list(values: &[String]) -> Option<String> {
+    (!values.is_empty()).then(|| values.join(","))
 }
 
 /// Logs to stderr, unless the environment says otherwise with this filter.

@@ -15,6 +15,7 @@ use toolgauge_collector::receiver::Settings as ReceiverSettings;
 use toolgauge_collector::recognise::RecogniseSettings;
 use toolgauge_collector::wal::WalSettings;
 use toolgauge_queries::engine::Settings as EngineSettings;
+use toolgauge_queries::evaluate::EvaluateSettings;
 
 /// Prefix of settings in the environment.
 const ENVIRONMENT_PREFIX: &str = "TOOLGAUGE_";
@@ -182,6 +183,10 @@ pub struct Config {
     pub otlp_http: SocketAddr,
     /// Where the HTTP API listens.
     pub http: SocketAddr,
+    /// Files and folders of SLOs.
+    pub slo: Names,
+    /// Addresses of the Alertmanagers that alerts are sent to.
+    pub alertmanager: Names,
     /// The write-ahead log.
     pub wal: WalConfig,
     /// Settling.
@@ -194,6 +199,8 @@ pub struct Config {
     pub receiver: ReceiverConfig,
     /// The doors for questions.
     pub queries: QueriesConfig,
+    /// Evaluation of SLOs and delivery of alerts.
+    pub alerting: AlertingConfig,
 }
 
 macro_rules! section {
@@ -290,6 +297,22 @@ section!(
     }
 );
 
+section!(
+    /// `[alerting]`
+    AlertingConfig {
+        /// Time between two evaluations, and between two looks at the files of SLOs.
+        interval: Time,
+        /// Time after which a firing alert is sent again.
+        resend_delay: Time,
+        /// Longest time of a request to an Alertmanager.
+        timeout: Time,
+        /// Time between two appends to the table `slo_1m`.
+        flush_interval: Time,
+        /// Address of the HTTP API as people reach it, for links in alerts; empty for where it listens.
+        external_url: String,
+    }
+);
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -297,12 +320,15 @@ impl Default for Config {
             otlp_grpc: SocketAddr::from(([127, 0, 0, 1], 4317)),
             otlp_http: SocketAddr::from(([127, 0, 0, 1], 4318)),
             http: SocketAddr::from(([127, 0, 0, 1], 4400)),
+            slo: Names(Vec::new()),
+            alertmanager: Names(Vec::new()),
             wal: WalConfig::default(),
             settle: SettleConfig::default(),
             lake: LakeConfig::default(),
             recognise: RecogniseConfig::default(),
             receiver: ReceiverConfig::default(),
             queries: QueriesConfig::default(),
+            alerting: AlertingConfig::default(),
         }
     }
 }
@@ -380,6 +406,22 @@ impl Default for QueriesConfig {
             timeout: Time(engine.timeout),
             rows: Count(engine.rows_max as u64),
             concurrent: Count(engine.concurrent_max as u64),
+        }
+    }
+}
+
+/// An Alertmanager that takes longer is as good as away; Prometheus waits as long.
+const ALERTMANAGER_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Default for AlertingConfig {
+    fn default() -> Self {
+        let evaluate = EvaluateSettings::default();
+        Self {
+            interval: Time(evaluate.interval),
+            resend_delay: Time(evaluate.resend_delay),
+            timeout: Time(ALERTMANAGER_TIMEOUT),
+            flush_interval: Time(evaluate.flush_interval),
+            external_url: evaluate.external_url,
         }
     }
 }
@@ -477,6 +519,22 @@ impl Config {
         }
     }
 
+    /// The settings of the evaluation of SLOs, for an HTTP API that listens at this address.
+    #[must_use]
+    pub fn evaluate(&self, http: SocketAddr) -> EvaluateSettings {
+        let external_url = match self.alerting.external_url.as_str() {
+            "" => format!("http://{http}"),
+            url => url.to_owned(),
+        };
+        EvaluateSettings {
+            slos: self.slo.0.iter().map(PathBuf::from).collect(),
+            interval: self.alerting.interval.0.max(Duration::from_millis(10)),
+            resend_delay: self.alerting.resend_delay.0,
+            flush_interval: self.alerting.flush_interval.0,
+            external_url,
+        }
+    }
+
     /// The settings of the query engine.
     #[must_use]
     pub fn engine(&self) -> EngineSettings {
@@ -493,7 +551,7 @@ impl Config {
 
 /// Sets `section_key` or `key`; what is no section is taken as a key, and found to be unknown when the table is read.
 fn set(table: &mut toml::Table, name: &str, value: String) {
-    const SECTIONS: &[&str] = &["wal", "settle", "lake", "recognise", "receiver", "queries"];
+    const SECTIONS: &[&str] = &["wal", "settle", "lake", "recognise", "receiver", "queries", "alerting"];
     let value = toml::Value::String(value);
     match name.split_once('_').filter(|(section, _)| SECTIONS.contains(section)) {
         Some((section, key)) => {

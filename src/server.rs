@@ -15,7 +15,9 @@ use toolgauge_collector::wal::WalHandle;
 use toolgauge_proto::otlp::{LogsView, TracesView, metric_points};
 use toolgauge_proto::time::{Clock, SystemClock};
 use toolgauge_queries::engine::Error as QueryError;
+use toolgauge_queries::evaluate::Evaluator;
 use toolgauge_queries::http::{Api, serve};
+use toolgauge_queries::notify::{Notifier, NotifyError};
 
 use crate::config::Config;
 use crate::metrics;
@@ -57,6 +59,9 @@ pub enum ServerError {
     /// The query engine.
     #[error("set up the queries")]
     Queries(#[from] QueryError),
+    /// The delivery of alerts.
+    #[error("set up the delivery of alerts")]
+    Notify(#[from] NotifyError),
     /// A door failed as a whole.
     #[error("serve")]
     Door(#[from] ServeError),
@@ -81,6 +86,7 @@ pub struct Server {
     /// Where the HTTP API listens.
     pub http: SocketAddr,
     collector: Option<Collector>,
+    evaluator: Option<Arc<Evaluator>>,
     stop_receiver: watch::Sender<bool>,
     receiver: Option<JoinHandle<Result<(), ServeError>>>,
     stop_http: watch::Sender<bool>,
@@ -116,6 +122,14 @@ impl Server {
     /// # Errors
     /// See [`ServerError`].
     pub async fn start(config: &Config) -> Result<Self, ServerError> {
+        Self::start_at(config, Arc::new(SystemClock)).await
+    }
+
+    /// As [`Server::start`], by another clock than the machine's.
+    ///
+    /// # Errors
+    /// See [`ServerError`].
+    pub async fn start_at(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, ServerError> {
         let grpc_listener = listen(config.otlp_grpc, "OTLP/gRPC", "--otlp-grpc").await?;
         let otlp_http_listener = listen(config.otlp_http, "OTLP/HTTP", "--otlp-http").await?;
         let http_listener = listen(config.http, "the HTTP API", "--http").await?;
@@ -125,7 +139,6 @@ impl Server {
         std::fs::create_dir_all(&config.data)
             .map_err(|source| ServerError::Data { path: config.data.clone(), source })?;
 
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let mut settings = config.collector();
         settings.recognise.conventions = crate::conventions::read(config)?;
         let runtime = tokio::runtime::Handle::current();
@@ -139,7 +152,16 @@ impl Server {
         let lake = collector.lake();
         let (metrics_lake, counters) = (Arc::clone(&lake), receiver.counters());
         let text = Box::new(move || metrics::text(&metrics_lake, &counters));
-        let api = Api::new(lake, engine, clock, text).await?;
+        let evaluator = if config.slo.0.is_empty() {
+            None
+        } else {
+            let notifier =
+                Notifier::start(&config.alertmanager.0, config.alerting.timeout.0, &tokio::runtime::Handle::current())?;
+            let settings = config.evaluate(http);
+            let (lake, engine, clock) = (Arc::clone(&lake), Arc::clone(&engine), Arc::clone(&clock));
+            Some(Evaluator::start(settings, lake, engine, clock, notifier).await?)
+        };
+        let api = Api::with_slos(lake, engine, clock, text, evaluator.clone()).await?;
 
         let (stop_receiver, receiver_stopped) = watch::channel(false);
         let receiver_task = tokio::spawn({
@@ -159,6 +181,7 @@ impl Server {
             otlp_http,
             http,
             collector: Some(collector),
+            evaluator,
             stop_receiver,
             receiver: Some(receiver_task),
             stop_http,
@@ -191,6 +214,12 @@ impl Server {
             Some(task) => task.await?,
             None => Ok(()),
         };
+        if let Some(evaluator) = self.evaluator.take() {
+            tracing::info!("stopping: writing down what was evaluated");
+            let stopping = Arc::clone(&evaluator);
+            tokio::task::spawn_blocking(move || stopping.stop()).await?;
+            evaluator.notifier().stop().await;
+        }
         tracing::info!("stopping: syncing the log");
         if let Some(collector) = self.collector.take() {
             tokio::task::spawn_blocking(move || collector.close()).await?;

@@ -221,7 +221,8 @@ impl Target {
         let units = Ratio::from_decimal(text).and_then(|ratio| {
             let one = Ratio::new(TARGET_ONE.into(), below.into())?;
             let units = ratio.times(one)?;
-            (units.den == 1 && units.num < TARGET_ONE.into()).then_some(units.num as u64)
+            let (whole, rest) = (units.num / units.den, units.num % units.den);
+            (rest == 0 && whole < TARGET_ONE.into()).then_some(whole as u64)
         });
         let units = units.ok_or_else(|| TargetError { text: text.to_owned(), below })?;
         Ok(Self { units })

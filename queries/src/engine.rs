@@ -21,6 +21,7 @@
 //! Dropping the future of [`Engine::run`] stops its statement at its next batch. A panic inside a statement is an
 //! [`Error::Internal`] of that statement alone. The place is given back when the statement has really stopped.
 
+mod condition;
 mod cooperate;
 mod error;
 mod statement;
@@ -51,6 +52,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
+pub use condition::{CONDITION_OPERATORS_MAX, Condition};
 pub use error::Error;
 pub use statement::{BYTES_MAX as STATEMENT_BYTES_MAX, LITERALS_MAX, NESTING_MAX, OPERATORS_MAX, WORDS_MAX};
 
@@ -177,6 +179,23 @@ impl Engine {
     #[must_use]
     pub fn template(&self) -> &SessionState {
         &self.template
+    }
+
+    /// Waits for a future on the calling thread; what it spawns runs on the engine's threads. Not to be called on an async
+    /// runtime's thread.
+    ///
+    /// # Panics
+    /// If the engine is being dropped, which its owner cannot be doing meanwhile.
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.threads.0.as_ref().expect("the threads live as long as the engine").handle().block_on(future)
+    }
+
+    /// Compiles a condition on the rows of a table with these columns, outside of any statement.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::TooComplex`].
+    pub fn condition(&self, sql: &str, schema: &SchemaRef) -> Result<Condition, Error> {
+        Condition::new(&self.template, sql, schema)
     }
 
     /// The limits.

@@ -14,6 +14,8 @@ mod metrics;
 mod problem;
 mod range;
 mod serve;
+mod slo_metrics;
+mod slos;
 
 use std::future::Future;
 use std::io;
@@ -34,6 +36,7 @@ use toolgauge_proto::lake::Lake;
 use toolgauge_proto::time::Clock;
 
 use crate::engine::{Answer, Engine, Error};
+use crate::evaluate::Evaluator;
 use crate::json;
 use crate::report::{self, Range, Source};
 use crate::tables::Catalog;
@@ -54,8 +57,12 @@ const INDEX: &str = include_str!("index.html");
 type Route = (&'static str, &'static str, fn() -> MethodRouter<Arc<Api>>);
 const ROUTES: &[Route] = &[
     ("get", "/", || get(async || Html(INDEX))),
+    ("get", "/api/v1/alerts", || get(slos::alerts)),
+    ("get", "/api/v1/burn-rates", || get(slos::burn_rates)),
     ("get", "/api/v1/latency", || get(latency)),
     ("get", "/api/v1/openapi.json", || get(async || typed("application/json", OPENAPI.to_owned()))),
+    ("get", "/api/v1/slos", || get(slos::slos)),
+    ("get", "/api/v1/slos/{service}/{slo}", || get(slos::slo)),
     ("post", "/api/v1/sql", || post(sql)),
     ("get", "/api/v1/status", || get(status)),
     ("get", "/api/v1/tools", || get(tools)),
@@ -75,6 +82,7 @@ pub struct Api {
     clock: Arc<dyn Clock>,
     metrics_text: MetricsText,
     metrics: QueryMetrics,
+    evaluator: Option<Arc<Evaluator>>,
     started: Instant,
 }
 
@@ -95,9 +103,24 @@ impl Api {
         clock: Arc<dyn Clock>,
         metrics_text: MetricsText,
     ) -> Result<Arc<Self>, Error> {
+        Self::with_slos(lake, engine, clock, metrics_text, None).await
+    }
+
+    /// As [`Api::new`], with SLOs if there is somebody who evaluates them.
+    ///
+    /// # Errors
+    /// If the views do not fit the tables.
+    pub async fn with_slos(
+        lake: Arc<dyn Lake>,
+        engine: Arc<Engine>,
+        clock: Arc<dyn Clock>,
+        metrics_text: MetricsText,
+        evaluator: Option<Arc<Evaluator>>,
+    ) -> Result<Arc<Self>, Error> {
         let catalog = Catalog::new(&engine).await?;
         let metrics = QueryMetrics::default();
-        Ok(Arc::new(Self { lake, engine, catalog, clock, metrics_text, metrics, started: Instant::now() }))
+        let started = Instant::now();
+        Ok(Arc::new(Self { lake, engine, catalog, clock, metrics_text, metrics, evaluator, started }))
     }
 
     /// Runs one read-only statement over the newest snapshot.
@@ -152,7 +175,7 @@ pub async fn serve(
 fn router(api: Arc<Api>) -> Router {
     let wrong_method = async |uri: Uri| {
         let methods =
-            ROUTES.iter().filter(|(_, path, _)| *path == uri.path()).map(|(method, ..)| method.to_uppercase());
+            ROUTES.iter().filter(|(_, path, _)| is_at(path, uri.path())).map(|(method, ..)| method.to_uppercase());
         let methods = methods.collect::<Vec<_>>().join(", ");
         let mut response =
             Fault::new(StatusCode::METHOD_NOT_ALLOWED, format!("{:?} takes {methods}", uri.path())).into_response();
@@ -169,6 +192,13 @@ fn router(api: Arc<Api>) -> Router {
         router = router.route(path, answer());
     }
     router.method_not_allowed_fallback(wrong_method).fallback(unknown).with_state(api)
+}
+
+/// Whether a path is one of those that a route takes; in braces stands what can be anything.
+fn is_at(route: &str, path: &str) -> bool {
+    let mut parts = path.split('/');
+    let fits = |part: &str| parts.next().is_some_and(|found| found == part || part.starts_with('{'));
+    route.split('/').all(fits) && parts.next().is_none()
 }
 
 fn typed(content_type: &'static str, body: String) -> Response {
@@ -282,8 +312,14 @@ async fn status(State(api): State<Arc<Api>>) -> Result<Response, Fault> {
 
 async fn readyz(State(api): State<Arc<Api>>) -> Result<Response, Fault> {
     let status = api.lake.status();
-    if status.ready {
+    if status.ready && api.evaluator.as_ref().is_none_or(|evaluator| evaluator.is_ready()) {
         return Ok(typed("text/plain; charset=utf-8", "ready\n".to_owned()));
+    }
+    if status.ready {
+        return Err(Fault::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "SLOs are not evaluated: the start has not ended, or the log says why",
+        ));
     }
     let reason = status.not_ready_reason.unwrap_or_else(|| "not ready".to_owned());
     Err(Fault::new(StatusCode::SERVICE_UNAVAILABLE, reason))
@@ -295,6 +331,9 @@ async fn metrics(State(api): State<Arc<Api>>) -> Response {
         text.push('\n');
     }
     text.push_str(&api.metrics.text(api.engine.running()));
+    if let Some(evaluator) = &api.evaluator {
+        text.push_str(&slo_metrics::text(evaluator));
+    }
     typed("text/plain; version=0.0.4; charset=utf-8", text)
 }
 

@@ -23,6 +23,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Decimal128Type, Int64Type, TimestampMicrosecondType};
 use datafusion::common::ScalarValue;
 use toolgauge_analytics::hist::Histogram;
+use toolgauge_proto::api::slo::AlertChange;
 use toolgauge_proto::api::{Latency, Scope, ToolReport, ToolsReport};
 use toolgauge_proto::lake::View;
 use toolgauge_proto::time::{MINUTE_MICROS, UnixMicros};
@@ -37,6 +38,7 @@ const TOOLS: &str = include_str!("../sql/tools.sql");
 const TOOL_SUMS: &str = include_str!("../sql/tool_sums.sql");
 const TOOL_SUMS_1M: &str = include_str!("../sql/tool_sums_1m.sql");
 const PROVISIONAL: &str = include_str!("../sql/provisional.sql");
+const ALERT_HISTORY: &str = include_str!("../sql/alert_history.sql");
 const COVERED_MINUTES: &str = include_str!("../sql/covered_minutes.sql");
 
 /// Ranges of so many microseconds are summed from `calls_1m`: two hours. The live rows of `calls_1m` have to be summed first, which
@@ -180,6 +182,59 @@ where
     let snapshot = Snapshot { position: view.position.0, settled: view.settled.as_i64(), watermark: view.watermark };
     let now = chrono::DateTime::from_timestamp_micros(now.0).unwrap_or_default();
     engine.run(catalog.schema(Arc::clone(view)), now, move |session| work(session, snapshot)).await
+}
+
+/// Which changes of alerts are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlertFilter {
+    /// Start, inclusive.
+    pub from: UnixMicros,
+    /// End, exclusive.
+    pub to: UnixMicros,
+    /// Only changes to this state.
+    pub state: Option<String>,
+    /// Only alerts of this severity.
+    pub severity: Option<String>,
+}
+
+/// The changes of state of the evaluator's alerts, newest first, and whether the row limit cut them.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn alert_history(
+    engine: &Engine,
+    catalog: &Catalog,
+    view: Arc<View>,
+    now: UnixMicros,
+    filter: AlertFilter,
+) -> Result<(Vec<AlertChange>, bool), Error> {
+    let schema = catalog.schema(view);
+    let now = chrono::DateTime::from_timestamp_micros(now.0).unwrap_or_default();
+    engine
+        .run(schema, now, async move |session| {
+            let parameters = vec![
+                ("from", timestamp(filter.from)),
+                ("to", timestamp(filter.to)),
+                ("state", ScalarValue::Utf8(filter.state)),
+                ("severity", ScalarValue::Utf8(filter.severity)),
+            ];
+            let answer = session.query(ALERT_HISTORY, parameters).await?;
+            let rows = Rows::new(&answer)?;
+            let change = |row: usize| -> Result<AlertChange, Error> {
+                let labels = rows.text(3, row)?.unwrap_or_default();
+                Ok(AlertChange {
+                    time: rfc3339(rows.timestamp(0, row)?),
+                    position: rows.count(1, row)?,
+                    fingerprint: rows.text(2, row)?.unwrap_or_default(),
+                    labels: serde_json::from_str(&labels).unwrap_or_default(),
+                    previous_state: rows.text(4, row)?,
+                    state: rows.text(5, row)?.unwrap_or_default(),
+                    reason: rows.text(6, row)?,
+                })
+            };
+            Ok(((0..rows.len()).map(change).collect::<Result<_, _>>()?, answer.truncated))
+        })
+        .await
 }
 
 async fn coverage(session: &Session, range: &Range, watermark: UnixMicros) -> Result<f64, Error> {

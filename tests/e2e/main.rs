@@ -19,5 +19,8 @@ mod process;
 mod python_sdk;
 mod restart;
 mod sandbox;
+mod slo;
+mod slo_delivery;
+mod slo_world;
 mod strace;
 mod traffic;

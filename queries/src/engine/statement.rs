@@ -29,8 +29,8 @@ pub const NESTING_MAX: usize = 50;
 /// How much of a refused statement an error repeats, in characters.
 const SHOWN_MAX: usize = 60;
 
-/// The one statement in `sql`, if it only reads.
-pub(super) fn parse(sql: &str) -> Result<Statement, Error> {
+/// Refuses a text that is too long, or has too many words, literals or operators.
+pub(super) fn check_size(sql: &str, operators_max: usize) -> Result<(), Error> {
     if sql.len() > BYTES_MAX {
         return Err(Error::TooComplex { what: "bytes", found: sql.len(), max: BYTES_MAX });
     }
@@ -39,16 +39,27 @@ pub(super) fn parse(sql: &str) -> Result<Statement, Error> {
     let counted = |counts: fn(&Token) -> bool| tokens.iter().filter(|token| counts(token)).count();
     for (what, found, max) in [
         ("words and signs", counted(is_word), WORDS_MAX),
-        ("operators", counted(is_operator), OPERATORS_MAX),
+        ("operators", counted(is_operator), operators_max),
         ("literals", counted(is_literal), LITERALS_MAX),
     ] {
         if found > max {
             return Err(Error::TooComplex { what, found, max });
         }
     }
-    drop(tokens);
+    Ok(())
+}
+
+/// Whether a text that can be split into words has a statement in it.
+pub(super) fn selects_anything(sql: &str) -> bool {
+    let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize().unwrap_or_default();
+    tokens.iter().any(|token| matches!(token, Token::Word(word) if word.keyword == Keyword::SELECT))
+}
+
+/// The one statement in `sql`, if it only reads.
+pub(super) fn parse(sql: &str) -> Result<Statement, Error> {
+    check_size(sql, OPERATORS_MAX)?;
     let mut statements = DFParserBuilder::new(sql)
-        .with_dialect(&dialect)
+        .with_dialect(&GenericDialect {})
         .with_recursion_limit(NESTING_MAX)
         .build()
         .and_then(|mut parser| parser.parse_statements())?;

@@ -6,5 +6,7 @@ mod hostile;
 mod http;
 mod latency;
 mod report;
+mod slo_counts;
+mod slo_files;
 mod support;
 mod tables;

@@ -141,7 +141,7 @@ pub(crate) fn is_true(row: &Row, column: &str) -> bool {
     get(row, column) == &ScalarValue::Boolean(Some(true))
 }
 
-fn committed_batch(table: Table, rows: &[Row]) -> RecordBatch {
+pub(crate) fn settled_batch(table: Table, rows: &[Row]) -> RecordBatch {
     let schema = table.schema();
     let columns = (0..schema.fields().len())
         .map(|index| ScalarValue::iter_to_array(rows.iter().map(|row| row[index].clone())).unwrap());
@@ -150,7 +150,7 @@ fn committed_batch(table: Table, rows: &[Row]) -> RecordBatch {
 
 pub(crate) fn live_batch(table: Table, rows: &[Row]) -> RecordBatch {
     let schema = table.live_schema();
-    let batch = committed_batch(table, rows);
+    let batch = settled_batch(table, rows);
     let columns = batch.columns().iter().zip(schema.fields());
     let columns: Vec<ArrayRef> = columns.map(|(column, field)| cast(column, field.data_type()).unwrap()).collect();
     RecordBatch::try_new(schema, columns).unwrap()
@@ -158,7 +158,7 @@ pub(crate) fn live_batch(table: Table, rows: &[Row]) -> RecordBatch {
 
 /// A table whose committed half promises, and applies, every filter exactly, as Delta does for partitions.
 pub(crate) fn table_view(table: Table, committed: &[Row], live: &[Row]) -> TableView {
-    let parts = committed.chunks(committed.len().div_ceil(3).max(1)).map(|rows| vec![committed_batch(table, rows)]);
+    let parts = committed.chunks(committed.len().div_ceil(3).max(1)).map(|rows| vec![settled_batch(table, rows)]);
     let mut parts: Vec<_> = parts.collect();
     if parts.is_empty() {
         parts.push(Vec::new());

@@ -1,0 +1,301 @@
+//! SLOs, burn rates and alerts in the HTTP API. Counts are exact; what is divided is a double, and a decimal string where digits
+//! matter.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// When something was evaluated, and over which rows; part of every answer about SLOs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvaluatedAt {
+    /// Time of the evaluation: windows end in its minute.
+    pub time: String,
+    /// Log position up to which rows are counted.
+    pub position: u64,
+    /// Receive time up to which every acknowledged row is counted.
+    pub watermark: String,
+}
+
+/// `GET /api/v1/slos`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SlosReport {
+    /// When, and over which rows.
+    #[serde(flatten)]
+    pub at: EvaluatedAt,
+    /// By service and name.
+    pub slos: Vec<SloReport>,
+    /// Understood, but not evaluated.
+    pub not_evaluated: Vec<SloNotEvaluated>,
+    /// What is wrong with the files.
+    pub faults: Vec<SloFault>,
+}
+
+/// One SLO over its own window.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SloReport {
+    /// Its service.
+    pub service: String,
+    /// Its name.
+    pub slo: String,
+    /// What it is grouped by.
+    pub group: BTreeMap<String, String>,
+    /// For people.
+    pub display_name: Option<String>,
+    /// For people.
+    pub description: Option<String>,
+    /// Hash of what it counts, and the log position from which on it counted rows as they came: the `slo_revision` of its rows
+    /// in `slo_1m`. Null until it is known.
+    pub revision: Option<String>,
+    /// The share of events that must be good.
+    pub target: f64,
+    /// Its window, such as `30d`.
+    pub window: String,
+    /// Start of the window, inclusive.
+    pub from: String,
+    /// End of the window, exclusive: that of the running minute.
+    pub to: String,
+    /// `logical` or `attempt`.
+    pub mode: String,
+    /// Good events.
+    pub good: u64,
+    /// Bad events.
+    pub bad: u64,
+    /// Rows in its scope that are not in its total.
+    pub excluded: u64,
+    /// Rows for which an expression was null.
+    pub nulls: u64,
+    /// Good and bad events.
+    pub total: u64,
+    /// good / total; null without events.
+    pub sli: Option<f64>,
+    /// Events whose rows are not committed yet, most of which may still change.
+    pub provisional: u64,
+    /// What is left.
+    pub budget: BudgetReport,
+    /// When the budget is used up if it burns on as in the last six hours; null if it does not burn.
+    pub projected_exhaustion: Option<String>,
+    /// Over the windows of its tiers, shortest first.
+    pub burn_rates: Vec<BurnRate>,
+    /// Its tiers, fastest first.
+    pub tiers: Vec<TierReport>,
+    /// The worst state of its tiers: `firing`, `pending`, `resolved`, `inactive`.
+    pub state: String,
+    /// What the fastest tier could tell: `ok`, `stale`, `idle`, `learning`.
+    pub evaluation: String,
+    /// Share of the ended minutes of the fastest tier's short window in which exports were accepted, 0 to 1.
+    pub coverage: f64,
+}
+
+/// An error budget; signed, never clamped.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BudgetReport {
+    /// (1 - target) x total, as a decimal.
+    pub allowed: String,
+    /// Bad events.
+    pub spent: u64,
+    /// Allowed less spent, as a decimal.
+    pub remaining: String,
+    /// remaining / allowed; null without events.
+    pub remaining_ratio: Option<f64>,
+}
+
+/// How fast a budget burns over one window.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BurnRate {
+    /// The window, such as `5m`: so many whole minutes and the running one.
+    pub window: String,
+    /// Good events.
+    pub good: u64,
+    /// Bad events.
+    pub bad: u64,
+    /// Good and bad events.
+    pub total: u64,
+    /// (bad / total) / (1 - target); null without events.
+    pub rate: Option<f64>,
+}
+
+/// One tier of burn-rate alerts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TierReport {
+    /// Its name, the label `burn_tier`.
+    pub burn_tier: String,
+    /// `page` or `ticket`.
+    pub severity: String,
+    /// The long window.
+    pub long_window: String,
+    /// The short window.
+    pub short_window: String,
+    /// The burn rate of both from which it fires.
+    pub threshold: f64,
+    /// `inactive`, `pending`, `firing`, `resolved`.
+    pub state: String,
+    /// `ok`, `stale`, `idle`, `learning`.
+    pub evaluation: String,
+}
+
+/// An SLO that is not evaluated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SloNotEvaluated {
+    /// Its service.
+    pub service: String,
+    /// Its name.
+    pub slo: String,
+    /// Its file.
+    pub file: String,
+    /// Why, and what to write instead.
+    pub reason: String,
+}
+
+/// What is wrong with a file of SLOs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SloFault {
+    /// `error` or `warning`.
+    pub severity: String,
+    /// The file.
+    pub file: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column, from 1.
+    pub column: usize,
+    /// Path of the key.
+    pub key: String,
+    /// What is wrong, and what to write instead.
+    pub message: String,
+}
+
+/// `GET /api/v1/slos/{service}/{slo}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SloDetail {
+    /// When, and over which rows.
+    #[serde(flatten)]
+    pub at: EvaluatedAt,
+    /// The SLO over its own window.
+    pub slo: SloReport,
+    /// Its conditions, and SQL that counts the same.
+    pub definition: SloDefinition,
+    /// Over the range that was asked for.
+    pub series: SloSeries,
+}
+
+/// What an SLO counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SloDefinition {
+    /// The condition of its events.
+    pub total: String,
+    /// The condition of the good ones, if the document has that.
+    pub good: Option<String>,
+    /// The condition of the bad ones, if the document has that.
+    pub bad: Option<String>,
+    /// Whose rows count, if not only the counted ones: `agent`, `client`, `server`.
+    pub layer: Option<String>,
+    /// The file it comes from.
+    pub file: String,
+    /// A statement that counts the good and bad events of its window from `calls`.
+    pub sql: String,
+}
+
+/// Counts over time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SloSeries {
+    /// Start, inclusive.
+    pub from: String,
+    /// End, exclusive.
+    pub to: String,
+    /// Length of a step, in seconds.
+    pub step_s: u64,
+    /// Good events of the whole range.
+    pub good: u64,
+    /// Bad events of the whole range.
+    pub bad: u64,
+    /// Steps with events, in order.
+    pub points: Vec<SloPoint>,
+}
+
+/// One step of a series.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SloPoint {
+    /// Start of the step.
+    pub time: String,
+    /// Good events.
+    pub good: u64,
+    /// Bad events.
+    pub bad: u64,
+    /// Rows in scope that are not in the total.
+    pub excluded: u64,
+    /// good / (good + bad); null without either.
+    pub sli: Option<f64>,
+}
+
+/// `GET /api/v1/burn-rates`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BurnRates {
+    /// When, and over which rows.
+    #[serde(flatten)]
+    pub at: EvaluatedAt,
+    /// Every SLO and window.
+    pub burn_rates: Vec<SloBurnRate>,
+}
+
+/// The burn rate of one SLO over one window.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SloBurnRate {
+    /// Its service.
+    pub service: String,
+    /// Its name.
+    pub slo: String,
+    /// What it is grouped by.
+    pub group: BTreeMap<String, String>,
+    /// The counts and the rate.
+    #[serde(flatten)]
+    pub burn_rate: BurnRate,
+}
+
+/// `GET /api/v1/alerts`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AlertsReport {
+    /// When, and over which rows.
+    #[serde(flatten)]
+    pub at: EvaluatedAt,
+    /// The alerts that are pending, firing or resolved a short while ago.
+    pub alerts: Vec<AlertReport>,
+    /// Their changes of state between `from` and `to`, if these were given; newest first.
+    pub history: Option<Vec<AlertChange>>,
+    /// True if the row limit cut the history.
+    pub truncated: bool,
+}
+
+/// One alert.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertReport {
+    /// Hash of its labels.
+    pub fingerprint: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// `pending`, `firing`, `resolved`.
+    pub state: String,
+    /// When it began to fire.
+    pub starts_at: Option<String>,
+    /// When it was resolved.
+    pub ends_at: Option<String>,
+}
+
+/// One change of an alert's state: a row of the table `alerts`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertChange {
+    /// When.
+    pub time: String,
+    /// Log position up to which rows were counted.
+    pub position: u64,
+    /// Hash of its labels.
+    pub fingerprint: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Before.
+    pub previous_state: Option<String>,
+    /// After.
+    pub state: String,
+    /// Why.
+    pub reason: Option<String>,
+}

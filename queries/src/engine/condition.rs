@@ -1,0 +1,137 @@
+//! A condition on the rows of one table, outside of any statement.
+//!
+//! It is a SQL boolean expression over the columns of a schema, with the meaning that it has in a statement. It is refused if its
+//! value could depend on anything but the row: no subqueries, aggregates, windows or parameters, no functions such as `now()`.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, BooleanArray, BooleanBuilder, RecordBatch};
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator, Volatility};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::utils::reassign_expr_columns;
+
+use super::{Error, statement};
+
+/// Most operators of a condition.
+pub const CONDITION_OPERATORS_MAX: usize = 200;
+
+/// A condition that was checked and compiled.
+#[derive(Debug, Clone)]
+pub struct Condition {
+    expr: Arc<dyn PhysicalExpr>,
+    columns: Vec<String>,
+    fixed: Vec<(String, String)>,
+}
+
+impl Condition {
+    /// Compiles `sql` for the columns of `schema`.
+    pub(super) fn new(state: &SessionState, sql: &str, schema: &SchemaRef) -> Result<Self, Error> {
+        statement::check_size(sql, CONDITION_OPERATORS_MAX)?;
+        if statement::selects_anything(sql) {
+            return Err(refusal("a subquery").into());
+        }
+        let schema = DFSchema::try_from(Arc::clone(schema))?;
+        let expr = state.create_logical_expr(sql, &schema)?;
+        check(&expr)?;
+        let data_type = expr.get_type(&schema)?;
+        if data_type != DataType::Boolean {
+            return Err(Error::Invalid(format!("it gives {data_type}, not true or false")));
+        }
+        let mut columns: Vec<String> = expr.column_refs().into_iter().map(|column| column.name.clone()).collect();
+        columns.sort_unstable();
+        let fixed = split_conjunction(&expr).into_iter().filter_map(fixed).collect();
+        Ok(Self { expr: state.create_physical_expr(expr, &schema)?, columns, fixed })
+    }
+
+    /// The columns that it reads, in order of their names.
+    #[must_use]
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    /// The columns of text that have one value, and which, in every row for which the condition is true.
+    #[must_use]
+    pub fn fixed(&self) -> &[(String, String)] {
+        &self.fixed
+    }
+
+    /// The same condition for rows of another schema, in which its columns have the same types but other places.
+    ///
+    /// # Errors
+    /// If a column is missing.
+    pub fn for_schema(&self, schema: &SchemaRef) -> Result<Self, Error> {
+        let expr = reassign_expr_columns(Arc::clone(&self.expr), schema)?;
+        Ok(Self { expr, columns: self.columns.clone(), fixed: self.fixed.clone() })
+    }
+
+    /// Its value for each row. Of a row for which it cannot be computed, as in a division by zero, it is null.
+    #[must_use]
+    pub fn evaluate(&self, batch: &RecordBatch) -> BooleanArray {
+        if let Some(values) = self.try_evaluate(batch) {
+            return values;
+        }
+        let rows = batch.num_rows();
+        let mut values = BooleanBuilder::with_capacity(rows);
+        self.evaluate_parts(batch, &mut values);
+        values.finish()
+    }
+
+    fn try_evaluate(&self, batch: &RecordBatch) -> Option<BooleanArray> {
+        let values = self.expr.evaluate(batch).and_then(|values| values.into_array(batch.num_rows())).ok()?;
+        values.as_any().downcast_ref::<BooleanArray>().cloned()
+    }
+
+    /// Halves what fails until only the rows that fail are left.
+    fn evaluate_parts(&self, batch: &RecordBatch, values: &mut BooleanBuilder) {
+        let rows = batch.num_rows();
+        match self.try_evaluate(batch) {
+            Some(found) => values.append_array(&found),
+            None if rows <= 1 => values.append_nulls(rows),
+            None => {
+                self.evaluate_parts(&batch.slice(0, rows / 2), values);
+                self.evaluate_parts(&batch.slice(rows / 2, rows - rows / 2), values);
+            }
+        }
+    }
+}
+
+fn check(expr: &Expr) -> Result<(), Error> {
+    expr.apply(|node| {
+        let refused = match node {
+            Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_) => "a subquery",
+            Expr::AggregateFunction(_) | Expr::GroupingSet(_) => "an aggregate",
+            Expr::WindowFunction(_) => "a window function",
+            Expr::Placeholder(_) | Expr::ScalarVariable(..) => "a parameter",
+            Expr::ScalarFunction(function) if function.func.signature().volatility != Volatility::Immutable => {
+                return Err(refusal(&format!(
+                    "the function \"{}\", which does not depend on the row alone",
+                    function.name()
+                )));
+            }
+            _ => return Ok(TreeNodeRecursion::Continue),
+        };
+        Err(refusal(refused))
+    })?;
+    Ok(())
+}
+
+fn refusal(what: &str) -> datafusion::error::DataFusionError {
+    datafusion::error::DataFusionError::Plan(format!("it holds {what}; a condition is on the columns of one row"))
+}
+
+/// `column = 'text'`, either way round.
+fn fixed(expr: &Expr) -> Option<(String, String)> {
+    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = expr else { return None };
+    match (left.as_ref(), right.as_ref()) {
+        (Expr::Column(column), Expr::Literal(ScalarValue::Utf8(Some(text)), _))
+        | (Expr::Literal(ScalarValue::Utf8(Some(text)), _), Expr::Column(column)) => {
+            Some((column.name.clone(), text.clone()))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,239 @@
+//! Counts SLOs as rows settle, evaluates them every few seconds, and says what has changed.
+//!
+//! # Guarantees
+//! * An evaluation is exact: it counts every row up to its log position, each once, by the definition in force. It runs no query: settled
+//!   rows are in memory by the minute, live rows are counted anew each time.
+//! * Every change of an alert's state is committed to the table `alerts` before it is sent.
+//! * A restart goes on from where it was: states and start times come from `alerts`, counts from `slo_1m` and the rows of
+//!   `calls` after its cursor. The table `slo_1m` is a cache: without it, everything is counted from `calls`.
+//! * Time never goes back: an evaluation is not before the one before it. When the clock was set back, evaluations are stale
+//!   until it has caught up.
+//! * Nothing here holds up anybody else for long: appends and the reading of history are on threads of their own, delivery has
+//!   queues of its own.
+//!
+//! # How it works
+//! One thread takes settled rows from the feed. The rows up to F are in the rings; the rows after F are live in the
+//! view (see [`toolgauge_proto::lake::Feed`]). About once a minute what was counted since the last time is appended to
+//! `slo_1m`, with F as the version of the append; never before the rows up to F are committed to `calls`.
+//!
+//! A new definition is `learning` until its history is counted: a thread reads the committed rows of `calls` up to the F at which it was
+//! begun, while the rows after it are counted as they come. Its rows in `slo_1m` are named by its hash and this F; when it is no
+//! longer in force, a row says so, and should it come back it begins anew, since rows were missed.
+//!
+//! # Failure and recovery
+//! When rows cannot be appended for good, this is logged and not tried again until the next start; evaluation goes on. When the history
+//! cannot be read, it is tried again a minute later.
+
+mod alerts;
+mod append;
+mod history;
+mod round;
+mod telemetry;
+mod thread;
+mod watched;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use toolgauge_analytics::alert::State;
+use toolgauge_analytics::sli::Counts;
+use toolgauge_analytics::window::Minute;
+use toolgauge_proto::lake::Lake;
+use toolgauge_proto::time::Clock;
+
+use crate::engine::{Engine, Error};
+use crate::notify::Notifier;
+use crate::slo::set::SloSet;
+use crate::tables::Catalog;
+pub use round::{At, HEARTBEAT_US, STALE_FOR_US, SloStatus, TierStatus};
+
+/// Requests for series that wait.
+const REQUESTS_MAX: usize = 64;
+
+/// Settings of the evaluation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EvaluateSettings {
+    /// Files and folders of SLOs.
+    pub slos: Vec<PathBuf>,
+    /// Time between two evaluations, and between two looks at the files.
+    pub interval: Duration,
+    /// Time after which a firing alert is sent again.
+    pub resend_delay: Duration,
+    /// Time between two appends to `slo_1m`.
+    pub flush_interval: Duration,
+    /// Address of the HTTP API as people reach it, for links in alerts.
+    pub external_url: String,
+}
+
+impl Default for EvaluateSettings {
+    fn default() -> Self {
+        Self {
+            slos: Vec::new(),
+            interval: Duration::from_secs(10),
+            // As Prometheus has it.
+            resend_delay: Duration::from_secs(60),
+            flush_interval: Duration::from_secs(60),
+            external_url: String::new(),
+        }
+    }
+}
+
+/// An alert that is not inactive.
+#[derive(Debug, Clone)]
+pub struct AlertStatus {
+    /// Hash of its labels.
+    pub fingerprint: Arc<str>,
+    /// Its labels.
+    pub labels: Arc<BTreeMap<String, String>>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Its state.
+    pub state: State,
+}
+
+/// What one evaluation came to.
+#[derive(Debug, Clone, Default)]
+pub struct Evaluated {
+    /// When, and over which rows; `None` before the first.
+    pub at: Option<At>,
+    /// The files, as they were read last.
+    pub set: Arc<SloSet>,
+    /// How the SLOs stand, by service and name.
+    pub slos: Vec<SloStatus>,
+    /// The alerts that are not inactive.
+    pub alerts: Vec<AlertStatus>,
+}
+
+/// What is counted of the evaluation.
+#[derive(Debug, Default)]
+pub struct EvaluateCounters {
+    /// Evaluations.
+    pub rounds: AtomicU64,
+    /// Time that they took, in microseconds.
+    pub round_micros: AtomicU64,
+    /// Evaluations that were due while another one ran.
+    pub missed: AtomicU64,
+    /// Settled rows that were counted.
+    pub rows: AtomicU64,
+    /// Changes of state.
+    pub changes: AtomicU64,
+    /// Appends that can never be made.
+    pub failed_appends: AtomicU64,
+}
+
+/// Counts of an SLO by the minute.
+pub type Series = Vec<(Minute, Counts)>;
+
+/// A request for the minutes of a range, both ends included.
+#[derive(Debug)]
+struct SeriesRequest {
+    service: String,
+    slo: String,
+    from: Minute,
+    to: Minute,
+    answer: tokio::sync::oneshot::Sender<Option<Series>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    evaluated: ArcSwap<Evaluated>,
+    ready: AtomicBool,
+    stop: AtomicBool,
+    counters: EvaluateCounters,
+    notifier: Notifier,
+}
+
+/// The evaluation, as others see it.
+#[derive(Debug)]
+pub struct Evaluator {
+    shared: Arc<Shared>,
+    requests: SyncSender<SeriesRequest>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Evaluator {
+    /// Starts it. Alerts go to `notifier`.
+    ///
+    /// # Errors
+    /// If the views do not fit the tables, or a thread cannot be started.
+    pub async fn start(
+        settings: EvaluateSettings,
+        lake: Arc<dyn Lake>,
+        engine: Arc<Engine>,
+        clock: Arc<dyn Clock>,
+        notifier: Notifier,
+    ) -> Result<Arc<Self>, Error> {
+        let catalog = Catalog::new(&engine).await?;
+        let shared = Arc::new(Shared {
+            evaluated: ArcSwap::default(),
+            ready: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            counters: EvaluateCounters::default(),
+            notifier,
+        });
+        let (requests, asked) = sync_channel(REQUESTS_MAX);
+        let context = append::Context { lake, engine, catalog, clock };
+        let thread = thread::start(settings, context, Arc::clone(&shared), asked)
+            .map_err(|error| Error::Internal(format!("start the evaluation: {error}")))?;
+        Ok(Arc::new(Self { shared, requests, thread: Mutex::new(Some(thread)) }))
+    }
+
+    /// Whether what was there before the start is counted, and the evaluation goes on.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shared.ready.load(Ordering::Acquire) && thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// The last evaluation.
+    #[must_use]
+    pub fn evaluated(&self) -> Arc<Evaluated> {
+        self.shared.evaluated.load_full()
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn counters(&self) -> &EvaluateCounters {
+        &self.shared.counters
+    }
+
+    /// Where alerts go.
+    #[must_use]
+    pub fn notifier(&self) -> &Notifier {
+        &self.shared.notifier
+    }
+
+    /// The counts of an SLO by the minute, both ends included, as far back as its longest window; `None` if there is no such SLO.
+    ///
+    /// # Errors
+    /// If too many requests wait, or the evaluation has ended.
+    pub async fn series(&self, service: &str, slo: &str, from: Minute, to: Minute) -> Result<Option<Series>, Error> {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let request = SeriesRequest { service: service.to_owned(), slo: slo.to_owned(), from, to, answer };
+        let limit = Duration::from_secs(10);
+        self.requests.try_send(request).map_err(|error| match error {
+            TrySendError::Full(_) => Error::Overloaded(Duration::ZERO),
+            TrySendError::Disconnected(_) => Error::Internal("the evaluation has ended".to_owned()),
+        })?;
+        match tokio::time::timeout(limit, answered).await {
+            Ok(Ok(series)) => Ok(series),
+            Ok(Err(_)) => Err(Error::Internal("the evaluation has ended".to_owned())),
+            Err(_) => Err(Error::Overloaded(limit)),
+        }
+    }
+
+    /// Ends the evaluation in order: what was counted is written down first. Blocks.
+    pub fn stop(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the evaluation's thread has panicked");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Writes to the tables that are ours, on a thread of its own: an append waits for the disk, and an evaluation does not.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use toolgauge_analytics::alert::State;
+use toolgauge_analytics::window::Minute;
+use toolgauge_proto::lake::{AppendError, Lake, Txn};
+use toolgauge_proto::table::Table;
+use toolgauge_proto::time::Clock;
+
+use super::alerts::{Change, FINDINGS, rows};
+use crate::engine::Engine;
+use crate::json;
+use crate::slo::sql::{self, Span};
+use crate::tables::Catalog;
+
+/// Pause before an append that found no room is tried again.
+const NO_ROOM_PAUSE: Duration = Duration::from_secs(1);
+/// Longest time that is spent on finding causes before a page goes out without them.
+const FINDINGS_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What is to be written; one at a time.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Rows of `slo_1m` and the position up to which they are counted.
+    Slo(RecordBatch, i64),
+    /// Changes of alerts and the number of the append.
+    Alerts(Vec<Change>, i64),
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub(super) enum Done {
+    Slo,
+    /// The changes, with what was found out about those that began to fire.
+    Alerts(Vec<Change>),
+    /// It can never be written; whoever counts on it must begin anew.
+    Failed(Table),
+}
+
+/// What the thread needs.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) lake: Arc<dyn Lake>,
+    pub(super) engine: Arc<Engine>,
+    pub(super) catalog: Catalog,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+/// The thread.
+#[derive(Debug)]
+pub(super) struct Appender {
+    jobs: Option<SyncSender<Job>>,
+    done: Receiver<Done>,
+    thread: Option<JoinHandle<()>>,
+    busy: bool,
+}
+
+impl Appender {
+    pub(super) fn start(context: Context) -> std::io::Result<Self> {
+        let (jobs, to_do) = mpsc::sync_channel(1);
+        let (answers, done) = mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new().name("append".into()).spawn(move || context.run(&to_do, &answers))?;
+        Ok(Self { jobs: Some(jobs), done, thread: Some(thread), busy: false })
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy
+    }
+
+    /// Hands over a job; only if it is not busy.
+    pub(super) fn begin(&mut self, job: Job) {
+        self.busy = self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(job).is_ok());
+    }
+
+    /// The job that is done, if one is.
+    pub(super) fn poll(&mut self) -> Option<Done> {
+        match self.done.try_recv() {
+            Ok(done) => {
+                self.busy = false;
+                Some(done)
+            }
+            // Whoever is gone answers nothing more.
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
+        }
+    }
+
+    /// Waits for the job under way.
+    pub(super) fn wait(&mut self, limit: Duration) -> Option<Done> {
+        if !self.busy {
+            return None;
+        }
+        let done = self.done.recv_timeout(limit).ok();
+        self.busy = false;
+        done
+    }
+
+    /// Ends the thread; what it is doing is given up where it waits.
+    pub(super) fn stop(mut self) {
+        drop(self.jobs.take());
+        drop(self.done);
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that appends to the tables has panicked");
+        }
+    }
+}
+
+impl Context {
+    fn run(&self, jobs: &Receiver<Job>, answers: &SyncSender<Done>) {
+        while let Ok(job) = jobs.recv() {
+            let table = match job {
+                Job::Slo(..) => Table::Slo1m,
+                Job::Alerts(..) => Table::Alerts,
+            };
+            let done = match job {
+                Job::Slo(rows, version) => self.append(Table::Slo1m, rows, version, jobs).map(|()| Done::Slo),
+                Job::Alerts(mut changes, version) => {
+                    for change in &mut changes {
+                        self.find_causes(change);
+                    }
+                    match rows(&changes) {
+                        Ok(rows) => self.append(Table::Alerts, rows, version, jobs).map(|()| Done::Alerts(changes)),
+                        Err(error) => {
+                            tracing::error!(%error, "build rows of alerts");
+                            None
+                        }
+                    }
+                }
+            };
+            if answers.send(done.unwrap_or(Done::Failed(table))).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Appends; `None` if it cannot, or was told to end before it could.
+    fn append(&self, table: Table, rows: RecordBatch, version: i64, jobs: &Receiver<Job>) -> Option<()> {
+        let txn = Txn { app_id: format!("{}/{}", self.lake.writer(), table.name()), version };
+        loop {
+            match self.lake.append(table, vec![rows.clone()], txn.clone()) {
+                Ok(true) => return Some(()),
+                Ok(false) => {
+                    tracing::error!(
+                        table = table.name(),
+                        version,
+                        "rows were not appended: this version is there already"
+                    );
+                    return None;
+                }
+                Err(error @ AppendError::NoRoom { .. }) => {
+                    tracing::warn!(%error, "it is tried again");
+                    // Nobody hands over a job while one is under way.
+                    if let Err(RecvTimeoutError::Disconnected) = jobs.recv_timeout(NO_ROOM_PAUSE) {
+                        return None;
+                    }
+                }
+                Err(error @ AppendError::Invalid { .. }) => {
+                    tracing::error!(%error, "append rows");
+                    return None;
+                }
+                Err(AppendError::Stopped { .. }) => return None,
+            }
+        }
+    }
+
+    /// Adds what failed most and some of its traces to an alert that begins to fire.
+    fn find_causes(&self, change: &mut Change) {
+        let (State::Firing { .. }, Some(decisive)) = (change.to, &change.decisive) else { return };
+        let minutes = decisive.tier.long.at(Minute::of(change.time));
+        let sli = &decisive.slo.slo.sli;
+        let span = Span { from: minutes.start().start(), to: Minute(minutes.end().0 + 1).start(), position: None };
+        let (scope, bad) = (sql::scope(sli, &span), sql::bad(sli));
+        let contributors = format!(
+            "SELECT coalesce(service_name, '?') || ' ' || coalesce(tool_server || '/', '') || coalesce(tool_name, model, agent_name, '?')
+                || ' ' || error_class, count(*) AS failed
+            FROM calls WHERE {scope} AND {bad} GROUP BY 1 ORDER BY failed DESC, 1 LIMIT 5"
+        );
+        let traces = format!(
+            "SELECT hex(trace_id), max(end_time) AS newest FROM calls WHERE {scope} AND {bad} AND trace_id IS NOT NULL
+            GROUP BY 1 ORDER BY newest DESC, 1 LIMIT 3"
+        );
+        for (name, statement) in FINDINGS.into_iter().zip([traces, contributors]) {
+            match self.ask(statement) {
+                Ok(rows) if rows.is_empty() => {}
+                Ok(rows) => {
+                    change.annotations.insert(name.to_owned(), rows.join(", "));
+                }
+                Err(error) => tracing::warn!(error, name, "look for the causes of an alert"),
+            }
+        }
+    }
+
+    /// The first column of each row, with the number in the second if it is one.
+    fn ask(&self, statement: String) -> Result<Vec<String>, String> {
+        let now = chrono::DateTime::from_timestamp_micros(self.clock.now().0).unwrap_or_default();
+        let schema = self.catalog.schema(self.lake.view());
+        let answer = self.engine.block_on(async {
+            tokio::time::timeout(FINDINGS_TIMEOUT, self.engine.query(schema, now, statement)).await
+        });
+        let answer =
+            answer.map_err(|_| format!("not found within {FINDINGS_TIMEOUT:?}"))?.map_err(|error| error.to_string())?;
+        let rows = json::response(&answer).map_err(|error| error.to_string())?.rows;
+        Ok(rows
+            .iter()
+            .filter_map(|row| {
+                let name = row.first()?.as_str()?;
+                Some(match row.get(1).and_then(serde_json::Value::as_u64) {
+                    Some(count) => format!("{name} {count}"),
+                    None => name.to_owned(),
+                })
+            })
+            .collect())
+    }
+}
+
+/// The texts of a change that were found out on this thread.
+pub(super) fn findings(change: &Change) -> BTreeMap<String, String> {
+    let found = FINDINGS.iter().filter_map(|name| Some(((*name).to_owned(), change.annotations.get(*name)?.clone())));
+    found.collect()
+}

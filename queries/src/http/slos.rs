@@ -1,0 +1,301 @@
+//! SLOs, burn rates and alerts: from the last evaluation.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Deserialize;
+use toolgauge_analytics::alert::State as AlertState;
+use toolgauge_analytics::budget::{Budget, burn_rate};
+use toolgauge_analytics::sli::Counts;
+use toolgauge_analytics::window::{Minute, Window};
+use toolgauge_proto::api::slo::{
+    AlertChange, AlertReport, AlertsReport, BudgetReport, BurnRate, BurnRates, EvaluatedAt, SloBurnRate, SloDefinition,
+    SloDetail, SloFault, SloNotEvaluated, SloPoint, SloReport, SloSeries, SlosReport, TierReport,
+};
+use toolgauge_proto::call::Layer;
+use toolgauge_proto::time::{MINUTE_MICROS, UnixMicros};
+
+use super::problem::Fault;
+use super::{Api, json_response, parameters, range};
+use crate::evaluate::{At, Evaluated, Evaluator, Series, SloStatus};
+use crate::json::rfc3339;
+use crate::report::{self, AlertFilter};
+use crate::slo::definition::Judged;
+use crate::slo::fault::Severity;
+use crate::slo::sql::{Span, recount};
+
+/// Most points of a series.
+const POINTS_MAX: i64 = 1_000;
+/// Lengths of a series' steps, in minutes.
+const STEPS: [i64; 8] = [1, 5, 15, 60, 360, 1_440, 7 * 1_440, 30 * 1_440];
+
+/// The evaluator, or why there is none.
+fn evaluator(api: &Api) -> Result<&Arc<Evaluator>, Fault> {
+    api.evaluator.as_ref().ok_or_else(|| {
+        Fault::new(StatusCode::NOT_FOUND, "no SLOs are configured; start the server with `--slo DIR_OR_FILE`")
+    })
+}
+
+/// The last evaluation.
+fn evaluated(api: &Api) -> Result<(At, Arc<Evaluated>), Fault> {
+    let evaluated = evaluator(api)?.evaluated();
+    let waiting = || Fault::new(StatusCode::SERVICE_UNAVAILABLE, "nothing is evaluated yet; try again in a moment");
+    Ok((evaluated.at.ok_or_else(waiting)?, evaluated))
+}
+
+fn at_of(at: &At) -> EvaluatedAt {
+    EvaluatedAt { time: rfc3339(at.time), position: at.position.0, watermark: rfc3339(at.watermark) }
+}
+
+pub(super) async fn slos(State(api): State<Arc<Api>>) -> Result<Response, Fault> {
+    if api.evaluator.is_none() {
+        let view = api.lake.view();
+        let at = At { time: api.clock.now(), position: view.position, watermark: view.watermark, clock_behind_us: 0 };
+        return json_response(&SlosReport {
+            at: at_of(&at),
+            slos: Vec::new(),
+            not_evaluated: Vec::new(),
+            faults: Vec::new(),
+        });
+    }
+    let (at, evaluated) = evaluated(&api)?;
+    let not_evaluated = evaluated.set.not_evaluated.iter().map(|slo| SloNotEvaluated {
+        service: slo.service.clone(),
+        slo: slo.name.clone(),
+        file: slo.file.to_string(),
+        reason: slo.reason.clone(),
+    });
+    let faults = evaluated.set.faults.iter().map(|fault| SloFault {
+        severity: match fault.severity {
+            Severity::Error => "error".to_owned(),
+            Severity::Warning => "warning".to_owned(),
+        },
+        file: fault.file.clone(),
+        line: fault.place.line,
+        column: fault.place.column,
+        key: fault.key.clone(),
+        message: fault.message.clone(),
+    });
+    json_response(&SlosReport {
+        at: at_of(&at),
+        slos: evaluated.slos.iter().map(|slo| slo_report(&at, slo)).collect(),
+        not_evaluated: not_evaluated.collect(),
+        faults: faults.collect(),
+    })
+}
+
+fn burn(window: Window, counts: &Counts, status: &SloStatus) -> BurnRate {
+    BurnRate {
+        window: window.to_string(),
+        good: counts.good,
+        bad: counts.bad,
+        total: counts.total(),
+        rate: burn_rate(counts, status.slo.slo.target).map(|rate| rate.to_f64()),
+    }
+}
+
+fn state_of(status: &SloStatus) -> &'static str {
+    let worst = status.tiers.iter().map(|tier| &tier.state).max_by_key(|state| match state {
+        AlertState::Inactive => 0,
+        AlertState::Resolved { .. } => 1,
+        AlertState::Pending { .. } => 2,
+        AlertState::Firing { .. } => 3,
+    });
+    worst.map_or("inactive", AlertState::as_str)
+}
+
+/// The minutes of a window at an evaluation, as instants: start inclusive, end exclusive.
+fn instants(window: Window, at: &At) -> (UnixMicros, UnixMicros) {
+    let minutes = window.at(Minute::of(at.time));
+    (minutes.start().start(), Minute(minutes.end().0 + 1).start())
+}
+
+pub(super) fn slo_report(at: &At, status: &SloStatus) -> SloReport {
+    let (slo, counts) = (&status.slo.slo, &status.counts);
+    let budget = Budget::of(counts, slo.target);
+    let (from, to) = instants(slo.window, at);
+    SloReport {
+        service: slo.service.clone(),
+        slo: slo.name.clone(),
+        group: BTreeMap::new(),
+        display_name: slo.display_name.clone(),
+        description: slo.description.clone(),
+        revision: status.revision.as_deref().map(str::to_owned),
+        target: slo.target.to_f64(),
+        window: slo.window.to_string(),
+        from: rfc3339(from),
+        to: rfc3339(to),
+        mode: slo.sli.mode.as_str().to_owned(),
+        good: counts.good,
+        bad: counts.bad,
+        excluded: counts.excluded,
+        nulls: counts.nulls,
+        total: counts.total(),
+        sli: counts.ratio(),
+        provisional: status.provisional,
+        budget: BudgetReport {
+            allowed: budget.allowed.to_string(),
+            spent: counts.bad,
+            remaining: budget.remaining.to_string(),
+            remaining_ratio: budget.remaining_ratio(),
+        },
+        projected_exhaustion: status.projected_exhaustion.map(rfc3339),
+        burn_rates: status.windows.iter().map(|(window, counts)| burn(*window, counts, status)).collect(),
+        tiers: status
+            .tiers
+            .iter()
+            .map(|tier| TierReport {
+                burn_tier: tier.tier.name.to_owned(),
+                severity: tier.tier.severity.as_str().to_owned(),
+                long_window: tier.tier.long.to_string(),
+                short_window: tier.tier.short.to_string(),
+                threshold: tier.tier.factor.to_f64(),
+                state: tier.state.as_str().to_owned(),
+                evaluation: tier.evaluation.as_str().to_owned(),
+            })
+            .collect(),
+        state: state_of(status).to_owned(),
+        evaluation: status.evaluation.as_str().to_owned(),
+        coverage: status.coverage,
+    }
+}
+
+pub(super) async fn burn_rates(State(api): State<Arc<Api>>) -> Result<Response, Fault> {
+    let (at, evaluated) = evaluated(&api)?;
+    let all = evaluated.slos.iter().flat_map(|status| {
+        status.windows.iter().map(|(window, counts)| SloBurnRate {
+            service: status.slo.slo.service.clone(),
+            slo: status.slo.slo.name.clone(),
+            group: BTreeMap::new(),
+            burn_rate: burn(*window, counts, status),
+        })
+    });
+    json_response(&BurnRates { at: at_of(&at), burn_rates: all.collect() })
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SloParameters {
+    from: Option<String>,
+    to: Option<String>,
+    group: Option<String>,
+}
+
+pub(super) async fn slo(
+    State(api): State<Arc<Api>>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    query: Result<Query<SloParameters>, QueryRejection>,
+) -> Result<Response, Fault> {
+    let Path((service, name)) = path.map_err(|rejection| Fault::bad_request(rejection.body_text()))?;
+    let SloParameters { from, to, group } = parameters(query)?;
+    if let Some(group) = group.filter(|group| group != "{}") {
+        return Err(Fault::bad_request(format!("\"group\" must be {{}}, which stands for none, got {group:?}")));
+    }
+    let (at, evaluated) = evaluated(&api)?;
+    let found = evaluated.slos.iter().find(|status| status.slo.slo.service == service && status.slo.slo.name == name);
+    let unknown = || {
+        Fault::new(
+            StatusCode::NOT_FOUND,
+            format!("there is no SLO {name:?} of service {service:?}; /api/v1/slos lists them"),
+        )
+    };
+    let status = found.ok_or_else(unknown)?;
+    let (start, end) = instants(status.slo.slo.window, &at);
+    let (from, to) = match (&from, &to) {
+        (None, None) => (start, end),
+        _ => range::range(from.as_deref(), to.as_deref(), api.clock.now()).map_err(Fault::bad_request)?,
+    };
+    let (first, last) = (Minute::of(from).max(Minute::of(start)), Minute(Minute::of(UnixMicros(to.0 - 1)).0));
+    let series = evaluator(&api)?.series(&service, &name, first, last).await?.ok_or_else(unknown)?;
+    let sli = &status.slo.slo.sli;
+    let span = Span { from: start, to: end, position: Some(at.position) };
+    let judge = |judged: Judged| (sli.judged == judged).then(|| sli.judge.text.clone());
+    json_response(&SloDetail {
+        at: at_of(&at),
+        slo: slo_report(&at, status),
+        definition: SloDefinition {
+            total: sli.total.text.clone(),
+            good: judge(Judged::Good),
+            bad: judge(Judged::Bad),
+            layer: sli.layer.map(Layer::as_str).map(str::to_owned),
+            file: status.slo.slo.file.to_string(),
+            sql: recount(sli, &span),
+        },
+        series: slo_series(&series, first, last),
+    })
+}
+
+fn slo_series(series: &Series, first: Minute, last: Minute) -> SloSeries {
+    let minutes = last.0 - first.0 + 1;
+    let step = STEPS.into_iter().find(|step| minutes / step < POINTS_MAX).unwrap_or(STEPS[STEPS.len() - 1]);
+    let mut sum = Counts::default();
+    let mut steps: BTreeMap<i64, Counts> = BTreeMap::new();
+    for (minute, counts) in series {
+        sum += counts;
+        *steps.entry(minute.0.div_euclid(step) * step).or_default() += counts;
+    }
+    SloSeries {
+        from: rfc3339(first.start()),
+        to: rfc3339(Minute(last.0 + 1).start()),
+        step_s: step.unsigned_abs() * MINUTE_MICROS.unsigned_abs() / 1_000_000,
+        good: sum.good,
+        bad: sum.bad,
+        points: steps
+            .into_iter()
+            .map(|(minute, counts)| SloPoint {
+                time: rfc3339(Minute(minute).start()),
+                good: counts.good,
+                bad: counts.bad,
+                excluded: counts.excluded,
+                sli: counts.ratio(),
+            })
+            .collect(),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AlertsParameters {
+    state: Option<String>,
+    severity: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
+}
+
+pub(super) async fn alerts(
+    State(api): State<Arc<Api>>,
+    query: Result<Query<AlertsParameters>, QueryRejection>,
+) -> Result<Response, Fault> {
+    let AlertsParameters { state, severity, from, to } = parameters(query)?;
+    const STATES: [&str; 4] = ["inactive", "pending", "firing", "resolved"];
+    if let Some(wrong) = state.as_deref().filter(|state| !STATES.contains(state)) {
+        return Err(Fault::bad_request(format!("\"state\" must be one of {}, got {wrong:?}", STATES.join(", "))));
+    }
+    let (at, evaluated) = evaluated(&api)?;
+    let alerts = evaluated.alerts.iter().filter(|alert| {
+        state.as_deref().is_none_or(|state| alert.state.as_str() == state)
+            && (severity.is_none() || severity.as_ref() == alert.labels.get("severity"))
+    });
+    let alerts = alerts.map(|alert| AlertReport {
+        fingerprint: alert.fingerprint.to_string(),
+        labels: (*alert.labels).clone(),
+        annotations: alert.annotations.clone(),
+        state: alert.state.as_str().to_owned(),
+        starts_at: alert.state.starts_at().map(rfc3339),
+        ends_at: alert.state.ends_at().map(rfc3339),
+    });
+    let alerts = alerts.collect();
+    let mut answer = AlertsReport { at: at_of(&at), alerts, history: None, truncated: false };
+    if from.is_some() || to.is_some() {
+        let (from, to) = range::range(from.as_deref(), to.as_deref(), api.clock.now()).map_err(Fault::bad_request)?;
+        let filter = AlertFilter { from, to, state, severity };
+        let (history, truncated): (Vec<AlertChange>, bool) =
+            report::alert_history(&api.engine, &api.catalog, api.lake.view(), api.clock.now(), filter).await?;
+        (answer.history, answer.truncated) = (Some(history), truncated);
+    }
+    json_response(&answer)
+}

@@ -1,0 +1,19 @@
+//! Service level objectives: OpenSLO v1 documents, and what they count.
+//!
+//! ```text
+//! files --yaml--> trees --shape--> documents --resolve--> definitions --compile--> SLOs in force --counter--> counts by minute
+//! ```
+//!
+//! * [`fault`]: what is wrong with a file, with its place and key.
+//! * [`definition`]: one SLO. [`resolve`]: from documents to SLOs.
+//! * [`set`]: the files and folders, read again and again; of a broken file the last good version stays in force.
+//! * [`counter`]: counts the events of all SLOs in batches of `calls`. [`sql`]: the statements that count the same.
+
+pub mod counter;
+pub mod definition;
+pub mod fault;
+pub mod resolve;
+pub mod set;
+mod shape;
+pub mod sql;
+mod yaml;

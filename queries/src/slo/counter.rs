@@ -1,0 +1,462 @@
+//! Counts the events of all SLOs in batches of `calls`, by the minute in which they ended.
+//!
+//! # What is counted
+//! Of the rows that the SLO's mode and layer select: `total := (total IS TRUE)`, `good := total AND (good IS TRUE)`, `bad := total
+//! - good` (with `bad` given: `good := total AND NOT (bad IS TRUE)`). `excluded` are the rows in scope that are not in
+//! total; in scope are those for which the conditions `column = 'text'` hold that `total` begins with, joined by `AND`
+//! (all rows if there is none). `nulls` are the rows in scope for which `total` is null, or `good` or `bad` of a row in total.
+//!
+//! # How it works
+//! Most SLOs fix a tool or a service. They are indexed by the columns that they fix and the values they fix them to: rows are
+//! sorted into the combinations that some SLO asks for, and each SLO looks only at the rows of its own. So ten thousand SLOs of a tool each
+//! cost about as much as one of all tools.
+//!
+//! Live rows hold words as dictionaries. What expressions read is cast to text first, so that they have the meaning that they have in a
+//! statement over committed rows.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array,
+};
+use arrow::compute::{cast, take};
+use arrow::datatypes::{
+    ArrowDictionaryKeyType, DataType, Decimal128Type, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType,
+    UInt16Type,
+};
+use arrow::error::ArrowError;
+use toolgauge_analytics::sli::Counts;
+use toolgauge_analytics::window::Minute;
+use toolgauge_proto::id::WalPosition;
+use toolgauge_proto::table::Table;
+use toolgauge_proto::time::UnixMicros;
+
+use super::definition::{Judged, Mode, Sli};
+use crate::engine::{Condition, Error};
+
+/// An SLI whose expressions are compiled for `calls`.
+#[derive(Debug, Clone)]
+pub struct CompiledSli {
+    /// What it counts.
+    pub sli: Sli,
+    /// See [`Sli::revision`].
+    pub revision: String,
+    total: Condition,
+    judge: Condition,
+}
+
+impl CompiledSli {
+    /// Puts an SLI together with its compiled expressions.
+    #[must_use]
+    pub fn new(sli: Sli, total: Condition, judge: Condition) -> Self {
+        Self { revision: sli.revision(), sli, total, judge }
+    }
+
+    /// The value that a column of text has in every event, if it is one and the same.
+    #[must_use]
+    pub fn fixed_value(&self, column: &str) -> Option<&str> {
+        self.total.fixed().iter().find(|(name, _)| name == column).map(|(_, text)| text.as_str())
+    }
+
+    /// The columns of text that have one value in every row that counts.
+    fn fixed(&self) -> Vec<(usize, &str)> {
+        let layer = self.sli.layer.map(|layer| ("layer", layer.as_str()));
+        let total = self.total.fixed().iter().map(|(column, text)| (column.as_str(), text.as_str()));
+        let mut fixed: Vec<(usize, &str)> = Vec::new();
+        for (column, text) in layer.into_iter().chain(total) {
+            let index = Table::Calls.index_of(column);
+            if !fixed.iter().any(|(known, _)| *known == index) {
+                fixed.push((index, text));
+            }
+        }
+        fixed.sort_unstable();
+        fixed
+    }
+}
+
+/// One SLO, as it is counted.
+#[derive(Debug)]
+struct Counted {
+    mode: Mode,
+    /// Whether only counted rows are looked at.
+    counted_only: bool,
+    total: Condition,
+    judged: Judged,
+    judge: Condition,
+}
+
+/// A column that some SLO fixes, with the values that are asked for; value n has the code n + 1, all others 0.
+#[derive(Debug)]
+struct FixedColumn {
+    index: usize,
+    codes: HashMap<String, u32>,
+}
+
+/// SLOs that fix the same columns.
+#[derive(Debug)]
+struct ColumnSet {
+    /// Indices into the fixed columns.
+    columns: Vec<usize>,
+    /// By the codes of the columns' values, the SLOs that fix them so: a place in `groups`.
+    combinations: HashMap<Vec<u32>, usize>,
+    /// SLOs, by their places.
+    groups: Vec<Vec<usize>>,
+}
+
+/// Where the counts go.
+pub trait Tally {
+    /// Adds to the counts of an SLO, named by its place in the list, in a minute; the same minute may come several times.
+    fn add(&mut self, slo: usize, minute: Minute, counts: &Counts);
+
+    /// This service had an event of the SLO's total in this minute, and none later in these rows.
+    fn fed_by(&mut self, slo: usize, service: &str, minute: Minute);
+}
+
+/// Columns of `calls` that are needed whatever is counted.
+const ALWAYS: [&str; 6] = ["counted", "end_time", "final", "service_name", "wal_position", "weight"];
+
+/// Counts all SLOs of a list at once.
+#[derive(Debug)]
+pub struct Counter {
+    slos: Vec<Counted>,
+    fixed: Vec<FixedColumn>,
+    sets: Vec<ColumnSet>,
+    /// Of the columns of `calls` that expressions read, where they stand there.
+    read: Vec<usize>,
+    schema: SchemaRef,
+}
+
+impl Counter {
+    /// A counter of these; they are named by their places in the list.
+    ///
+    /// # Errors
+    /// On a fault of the program.
+    pub fn new<'a>(slis: impl IntoIterator<Item = &'a CompiledSli>) -> Result<Self, Error> {
+        let slis: Vec<&CompiledSli> = slis.into_iter().collect();
+        let expressions = slis.iter().flat_map(|sli| [&sli.total, &sli.judge]);
+        let mut read: Vec<usize> =
+            expressions.flat_map(|expr| expr.columns()).map(|column| Table::Calls.index_of(column)).collect();
+        read.sort_unstable();
+        read.dedup();
+        let fields: Vec<Field> = read.iter().map(|index| Table::Calls.schema().field(*index).clone()).collect();
+        let schema = Arc::new(Schema::new(fields));
+        let mut counter = Self { slos: Vec::new(), fixed: Vec::new(), sets: Vec::new(), read, schema };
+        for (place, sli) in slis.into_iter().enumerate() {
+            counter.slos.push(Counted {
+                mode: sli.sli.mode,
+                counted_only: sli.sli.layer.is_none(),
+                total: sli.total.for_schema(&counter.schema)?,
+                judged: sli.sli.judged,
+                judge: sli.judge.for_schema(&counter.schema)?,
+            });
+            counter.index(place, &sli.fixed());
+        }
+        Ok(counter)
+    }
+
+    fn index(&mut self, place: usize, fixed: &[(usize, &str)]) {
+        let (mut columns, mut codes) = (Vec::new(), Vec::new());
+        for (index, text) in fixed {
+            let column = self.fixed.iter().position(|column| column.index == *index).unwrap_or_else(|| {
+                self.fixed.push(FixedColumn { index: *index, codes: HashMap::new() });
+                self.fixed.len() - 1
+            });
+            let known = &mut self.fixed[column].codes;
+            let next = known.len() as u32 + 1;
+            columns.push(column);
+            codes.push(*known.entry((*text).to_owned()).or_insert(next));
+        }
+        let set = self.sets.iter().position(|set| set.columns == columns).unwrap_or_else(|| {
+            self.sets.push(ColumnSet { columns, combinations: HashMap::new(), groups: Vec::new() });
+            self.sets.len() - 1
+        });
+        let set = &mut self.sets[set];
+        let group = *set.combinations.entry(codes).or_insert(set.groups.len());
+        if group == set.groups.len() {
+            set.groups.push(Vec::new());
+        }
+        set.groups[group].push(place);
+    }
+
+    /// The columns of `calls` that batches must have, in the order of the table.
+    #[must_use]
+    pub fn columns(&self) -> Vec<&'static str> {
+        let fixed = self.fixed.iter().map(|column| column.index);
+        let always = ALWAYS.into_iter().map(|name| Table::Calls.index_of(name));
+        let mut columns: Vec<usize> = self.read.iter().copied().chain(fixed).chain(always).collect();
+        columns.sort_unstable();
+        columns.dedup();
+        columns.into_iter().map(|index| Table::Calls.columns()[index].name).collect()
+    }
+
+    /// Adds what the rows of a batch count, in the live schema of `calls` or in its settled one, after a position of the log.
+    ///
+    /// # Errors
+    /// If the batch is not one of `calls`, which is a fault of the program.
+    pub fn count(
+        &self,
+        batch: &RecordBatch,
+        after: Option<WalPosition>,
+        tally: &mut impl Tally,
+    ) -> Result<(), ArrowError> {
+        let Some(rows) = wanted(batch, after)? else { return Ok(()) };
+        let codes: Vec<Vec<u32>> = self
+            .fixed
+            .iter()
+            .map(|column| column.codes_of(column_of(batch, column.index)?))
+            .collect::<Result<_, _>>()?;
+        for set in &self.sets {
+            for (group, rows) in set.sorted(&codes, &rows) {
+                let rows = match rows {
+                    Rows::All(_) => None,
+                    Rows::Some(rows) => Some(UInt32Array::from(rows)),
+                };
+                let part = Part::new(self, batch, rows.as_ref())?;
+                for slo in &set.groups[group] {
+                    part.count(&self.slos[*slo], *slo, tally);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A column of `calls` in a batch that need not have all of them.
+fn column_of(batch: &RecordBatch, index: usize) -> Result<&ArrayRef, ArrowError> {
+    let name = Table::Calls.columns()[index].name;
+    batch.column_by_name(name).ok_or_else(|| ArrowError::SchemaError(format!("the batch has no column {name}")))
+}
+
+/// Rows of a batch.
+#[derive(Debug, Clone)]
+enum Rows {
+    /// All of so many.
+    All(usize),
+    Some(Vec<u32>),
+}
+
+/// The rows after a position; `None` if there are none.
+fn wanted(batch: &RecordBatch, after: Option<WalPosition>) -> Result<Option<Rows>, ArrowError> {
+    let rows = batch.num_rows();
+    let found = match after {
+        None => Rows::All(rows),
+        Some(after) => {
+            let positions = column_of(batch, Table::Calls.index_of("wal_position"))?.as_primitive_opt::<Int64Type>();
+            let positions = positions.ok_or_else(|| ArrowError::SchemaError("wal_position is no Int64".to_owned()))?;
+            let later = positions.values().iter().enumerate().filter(|(_, at)| **at > after.as_i64());
+            let later: Vec<u32> = later.map(|(row, _)| row as u32).collect();
+            if later.len() == rows { Rows::All(rows) } else { Rows::Some(later) }
+        }
+    };
+    let is_empty = match &found {
+        Rows::All(rows) => *rows == 0,
+        Rows::Some(rows) => rows.is_empty(),
+    };
+    Ok((!is_empty).then_some(found))
+}
+
+impl FixedColumn {
+    fn code(&self, text: &str) -> u32 {
+        self.codes.get(text).copied().unwrap_or(0)
+    }
+
+    /// The code of each row.
+    fn codes_of(&self, column: &ArrayRef) -> Result<Vec<u32>, ArrowError> {
+        match column.data_type() {
+            DataType::Dictionary(key, _) if **key == UInt16Type::DATA_TYPE => self.codes_of_words::<UInt16Type>(column),
+            _ => {
+                let texts = cast(column, &DataType::Utf8)?;
+                Ok(texts.as_string::<i32>().iter().map(|text| text.map_or(0, |text| self.code(text))).collect())
+            }
+        }
+    }
+
+    fn codes_of_words<K: ArrowDictionaryKeyType>(&self, column: &ArrayRef) -> Result<Vec<u32>, ArrowError>
+    where
+        usize: TryFrom<K::Native>,
+    {
+        let words = column.as_dictionary::<K>();
+        let values = cast(words.values(), &DataType::Utf8)?;
+        let codes: Vec<u32> =
+            values.as_string::<i32>().iter().map(|text| text.map_or(0, |text| self.code(text))).collect();
+        let code = |key: Option<K::Native>| {
+            let key = key.and_then(|key| usize::try_from(key).ok());
+            key.and_then(|key| codes.get(key)).copied().unwrap_or(0)
+        };
+        Ok(words.keys().iter().map(code).collect())
+    }
+}
+
+impl ColumnSet {
+    /// The rows that some SLO of the set looks at, by group.
+    fn sorted(&self, codes: &[Vec<u32>], rows: &Rows) -> Vec<(usize, Rows)> {
+        if self.columns.is_empty() {
+            return vec![(0, rows.clone())];
+        }
+        let mut sorted: Vec<Vec<u32>> = vec![Vec::new(); self.groups.len()];
+        let mut key = vec![0; self.columns.len()];
+        let mut last: Option<(Vec<u32>, Option<usize>)> = None;
+        let mut place = |row: u32| {
+            for (code, column) in key.iter_mut().zip(&self.columns) {
+                *code = codes[*column][row as usize];
+            }
+            if key.contains(&0) {
+                return;
+            }
+            // Rows of one export follow one another.
+            let group = match &last {
+                Some((known, group)) if *known == key => *group,
+                _ => {
+                    let group = self.combinations.get(&key).copied();
+                    last = Some((key.clone(), group));
+                    group
+                }
+            };
+            if let Some(group) = group {
+                sorted[group].push(row);
+            }
+        };
+        match rows {
+            Rows::All(rows) => (0..*rows as u32).for_each(&mut place),
+            Rows::Some(rows) => rows.iter().copied().for_each(&mut place),
+        }
+        sorted
+            .into_iter()
+            .enumerate()
+            .filter(|(_, rows)| !rows.is_empty())
+            .map(|(group, rows)| (group, Rows::Some(rows)))
+            .collect()
+    }
+}
+
+/// The different texts of a column, and of each row the place of its own; without one, the place after the last.
+fn places_of(column: &ArrayRef) -> Result<(Vec<usize>, Vec<String>), ArrowError> {
+    if let Some(words) = column.as_any_dictionary_opt() {
+        let values = cast(words.values(), &DataType::Utf8)?;
+        let texts: Vec<String> =
+            values.as_string::<i32>().iter().map(|text| text.unwrap_or_default().to_owned()).collect();
+        if texts.is_empty() {
+            return Ok((vec![0; column.len()], texts));
+        }
+        let keys = words.normalized_keys();
+        let places = (0..column.len()).map(|row| if column.is_null(row) { texts.len() } else { keys[row] });
+        return Ok((places.collect(), texts));
+    }
+    let column = cast(column, &DataType::Utf8)?;
+    let mut known: HashMap<&str, usize> = HashMap::new();
+    let mut texts = Vec::new();
+    let mut places = Vec::with_capacity(column.len());
+    for text in column.as_string::<i32>() {
+        places.push(text.map_or(usize::MAX, |text| {
+            *known.entry(text).or_insert_with(|| {
+                texts.push(text.to_owned());
+                texts.len() - 1
+            })
+        }));
+    }
+    places.iter_mut().for_each(|place| *place = (*place).min(texts.len()));
+    Ok((places, texts))
+}
+
+/// Some rows of a batch: what expressions read, as text, and what says how a row counts.
+struct Part {
+    read: RecordBatch,
+    counted: BooleanArray,
+    is_final: BooleanArray,
+    minutes: Vec<i64>,
+    weights: Vec<i128>,
+    /// Of each row, the place of its service in `services`; that after the last if it has none.
+    service: Vec<usize>,
+    services: Vec<String>,
+}
+
+impl Part {
+    fn new(counter: &Counter, batch: &RecordBatch, rows: Option<&UInt32Array>) -> Result<Self, ArrowError> {
+        let column = |index: usize| match rows {
+            Some(rows) => take(column_of(batch, index)?, rows, None),
+            None => column_of(batch, index).cloned(),
+        };
+        let named = |name: &str, data_type: DataType| {
+            let column = column(Table::Calls.index_of(name))?;
+            if column.data_type().equals_datatype(&data_type) {
+                Ok(column)
+            } else {
+                Err(ArrowError::SchemaError(format!("column {name} is {}, not {data_type}", column.data_type())))
+            }
+        };
+        let read = counter.read.iter().zip(counter.schema.fields());
+        let read: Vec<ArrayRef> =
+            read.map(|(index, field)| cast(&column(*index)?, field.data_type())).collect::<Result<_, _>>()?;
+        let count = rows.map_or(batch.num_rows(), Array::len);
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        let ends = named("end_time", Table::Calls.schema().field_with_name("end_time")?.data_type().clone())?;
+        let ends = ends.as_primitive::<TimestampMicrosecondType>().values();
+        let weights = named("weight", Table::Calls.schema().field_with_name("weight")?.data_type().clone())?;
+        let (service, services) = places_of(&column(Table::Calls.index_of("service_name"))?)?;
+        Ok(Self {
+            service,
+            services,
+            read: RecordBatch::try_new_with_options(Arc::clone(&counter.schema), read, &options)?,
+            counted: named("counted", DataType::Boolean)?.as_boolean().clone(),
+            is_final: named("final", DataType::Boolean)?.as_boolean().clone(),
+            minutes: ends.iter().map(|end| Minute::of(UnixMicros(*end)).0).collect(),
+            weights: weights.as_primitive::<Decimal128Type>().values().to_vec(),
+        })
+    }
+
+    fn count(&self, slo: &Counted, place: usize, tally: &mut impl Tally) {
+        let mut fed_by: Vec<Option<i64>> = vec![None; self.services.len() + 1];
+        let (total, judge) = (slo.total.evaluate(&self.read), slo.judge.evaluate(&self.read));
+        let mut sums: HashMap<i64, Counts> = HashMap::new();
+        let mut running: Option<(i64, Counts)> = None;
+        for row in 0..self.minutes.len() {
+            let selected = (!slo.counted_only || self.counted.value(row))
+                && (slo.mode == Mode::Attempt || self.is_final.value(row));
+            if !selected {
+                continue;
+            }
+            let minute = self.minutes[row];
+            let counts = match &mut running {
+                Some((at, counts)) if *at == minute => counts,
+                running => {
+                    if let Some((at, counts)) = running.take() {
+                        *sums.entry(at).or_default() += &counts;
+                    }
+                    &mut running.insert((minute, Counts::default())).1
+                }
+            };
+            if total.is_null(row) {
+                counts.nulls += 1;
+            }
+            if total.is_null(row) || !total.value(row) {
+                counts.excluded += 1;
+                continue;
+            }
+            if judge.is_null(row) {
+                counts.nulls += 1;
+            }
+            let fed = &mut fed_by[self.service[row]];
+            *fed = (*fed).max(Some(minute));
+            let said = judge.is_valid(row) && judge.value(row);
+            if said == (slo.judged == Judged::Good) {
+                counts.good += 1;
+                counts.good_weighted += self.weights[row];
+            } else {
+                counts.bad += 1;
+                counts.bad_weighted += self.weights[row];
+            }
+        }
+        if let Some((at, counts)) = running {
+            *sums.entry(at).or_default() += &counts;
+        }
+        for (minute, counts) in &sums {
+            tally.add(place, Minute(*minute), counts);
+        }
+        for (service, minute) in self.services.iter().zip(fed_by) {
+            if let Some(minute) = minute {
+                tally.fed_by(place, service, Minute(minute));
+            }
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! The SQL that counts what an SLO counts.
+
+use toolgauge_proto::id::WalPosition;
+use toolgauge_proto::time::UnixMicros;
+
+use super::definition::{Judged, Mode, Sli};
+use crate::json::rfc3339;
+
+/// Which rows a statement is over: `[from, to)` by `end_time`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Start, inclusive.
+    pub from: UnixMicros,
+    /// End, exclusive.
+    pub to: UnixMicros,
+    /// Only rows up to this position of the log.
+    pub position: Option<WalPosition>,
+}
+
+/// The conditions that select the rows of a span that an SLI looks at.
+#[must_use]
+pub fn scope(sli: &Sli, span: &Span) -> String {
+    let whose = sli.layer.map_or("counted".to_owned(), |layer| format!("layer = '{layer}'"));
+    let which = match sli.mode {
+        Mode::Logical => " AND final",
+        Mode::Attempt => "",
+    };
+    let position = span.position.map_or(String::new(), |position| format!(" AND wal_position <= {position}"));
+    let (from, to) = (rfc3339(span.from), rfc3339(span.to));
+    let date = |time: UnixMicros| rfc3339(time).chars().take(10).collect::<String>();
+    // Files are found by their date.
+    let last = UnixMicros(span.to.0 - 1);
+    format!(
+        "{whose}{which} AND end_time >= TIMESTAMP '{from}' AND end_time < TIMESTAMP '{to}' \
+         AND date >= DATE '{}' AND date <= DATE '{}'{position}",
+        date(span.from),
+        date(last)
+    )
+}
+
+/// An expression in parentheses; it may end in a comment.
+fn bracketed(text: &str) -> String {
+    if text.contains("--") { format!("({text}\n)") } else { format!("({})", text.trim()) }
+}
+
+/// The condition of the events of the total.
+#[must_use]
+pub fn total(sli: &Sli) -> String {
+    bracketed(&sli.total.text)
+}
+
+/// The condition of the bad events.
+#[must_use]
+pub fn bad(sli: &Sli) -> String {
+    let (total, judge) = (total(sli), bracketed(&sli.judge.text));
+    match sli.judged {
+        Judged::Good => format!("{total} AND NOT coalesce({judge}, FALSE)"),
+        Judged::Bad => format!("{total} AND {judge}"),
+    }
+}
+
+/// A statement that counts the good and the bad events of a span.
+#[must_use]
+pub fn recount(sli: &Sli, span: &Span) -> String {
+    let (total, bad) = (total(sli), bad(sli));
+    format!(
+        "SELECT count(*) FILTER (WHERE {total}) - count(*) FILTER (WHERE {bad}) AS good, \
+         count(*) FILTER (WHERE {bad}) AS bad FROM calls WHERE {}",
+        scope(sli, span)
+    )
+}

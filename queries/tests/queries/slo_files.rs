@@ -1,0 +1,310 @@
+//! OpenSLO files: what is taken, what is refused and how it is said, and what stays in force.
+
+use tempfile::TempDir;
+use toolgauge_proto::call::Layer;
+use toolgauge_queries::engine::{Engine, Settings};
+use toolgauge_queries::slo::definition::{Judged, Mode};
+use toolgauge_queries::slo::fault::Severity;
+use toolgauge_queries::slo::set::{SloSet, Sources};
+use toolgauge_queries::tables;
+
+/// An SLO that is taken; line 20 is the target.
+pub(crate) const AVAILABILITY: &str = r#"apiVersion: openslo/v1
+kind: SLO
+metadata:
+  name: search-availability
+spec:
+  service: shop
+  indicator:
+    spec:
+      ratioMetric:
+        counter: true
+        good:
+          metricSource: {type: toolgauge, spec: {where: outcome = 'ok'}}
+        total:
+          metricSource: {type: toolgauge, spec: {where: kind = 'tool' AND tool_name = 'search'}}
+  timeWindow:
+    - duration: 30d
+      isRolling: true
+  budgetingMethod: Occurrences
+  objectives:
+    - target: 0.999
+"#;
+
+struct Folder {
+    folder: TempDir,
+    engine: Engine,
+    sources: Sources,
+}
+
+impl Folder {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let sources = Sources::new(vec![folder.path().to_owned()]);
+        Self { folder, engine: tables::engine(Settings::default()).unwrap(), sources }
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    fn read(&mut self) -> SloSet {
+        self.sources.read(&self.engine).expect("something has changed")
+    }
+
+    fn faults(&self, set: &SloSet) -> Vec<String> {
+        let prefix = format!("{}/", self.folder.path().display());
+        set.faults.iter().map(|fault| fault.to_string().replace(&prefix, "")).collect()
+    }
+}
+
+/// What is said of a file that stands alone.
+fn faults_of(text: &str) -> Vec<String> {
+    let mut folder = Folder::new();
+    folder.write("a.yaml", text);
+    let set = folder.read();
+    folder.faults(&set)
+}
+
+fn names(set: &SloSet) -> Vec<String> {
+    set.slos.iter().map(|slo| format!("{}/{} {}", slo.slo.service, slo.slo.name, slo.slo.target)).collect()
+}
+
+#[test]
+fn a_document_says_what_is_counted() {
+    let mut folder = Folder::new();
+    let annotated = AVAILABILITY
+        .replace(
+            "  name: search-availability\n",
+            "  name: x\n  annotations: {toolgauge/mode: attempt, toolgauge/layer: server, other/y: z}\n",
+        )
+        .replace("good:", "bad:")
+        .replace("target: 0.999", "targetPercent: 99.95");
+    folder.write("a.yaml", &format!("{AVAILABILITY}---\n{annotated}"));
+    let set = folder.read();
+    assert_eq!(folder.faults(&set), [""; 0]);
+    assert_eq!(names(&set), ["shop/search-availability 0.999", "shop/x 0.9995"]);
+    let (first, second) = (&set.slos[0].slo, &set.slos[1].slo);
+    assert_eq!((first.sli.mode, first.sli.layer, first.sli.judged), (Mode::Logical, None, Judged::Good));
+    assert_eq!(
+        (second.sli.mode, second.sli.layer, second.sli.judged),
+        (Mode::Attempt, Some(Layer::Server), Judged::Bad)
+    );
+    assert_eq!(first.sli.total.text, "kind = 'tool' AND tool_name = 'search'");
+    assert_eq!(first.window.to_string(), "30d");
+    assert_ne!(first.sli.revision(), second.sli.revision());
+}
+
+#[test]
+fn faults_say_file_line_key_and_what_to_write() {
+    let with = |from: &str, to: &str| {
+        assert!(AVAILABILITY.contains(from), "{from}");
+        faults_of(&AVAILABILITY.replace(from, to))
+    };
+    for (from, to, expected) in [
+        (
+            "target: 0.999",
+            "target: 1",
+            "a.yaml:20:15: error: `spec.objectives[0].target`: a target must be a decimal number from 0 to below 1",
+        ),
+        ("target: 0.999", "target: 1.0", "leaves no budget"),
+        ("target: 0.999", "target: 99.9", "got \"99.9\" (write something like 0.999)"),
+        ("target: 0.999", "target: 0", "a target of 0 is met by anything"),
+        ("target: 0.999", "target: most", "\"most\" is no decimal number (write like 0.999)"),
+        (
+            "target: 0.999",
+            "traget: 0.999",
+            "a.yaml:20:7: error: `spec.objectives[0].traget`: the key \"traget\" is not known (write \"target\")",
+        ),
+        (
+            "target: 0.999",
+            "displayName: x",
+            "a.yaml:20:7: error: `spec.objectives[0]`: the key \"target\" is missing (write like 0.999)",
+        ),
+        ("target: 0.999", "target: 0.9\n      targetPercent: 90", "stand beside each other"),
+        ("target: 0.999", "target: 0.999\n    - target: 0.9", "exactly one objective"),
+        (
+            "duration: 30d",
+            "duration: 30s",
+            "a.yaml:16:17: error: `spec.timeWindow[0].duration`: \"30s\" is no duration",
+        ),
+        ("duration: 30d", "duration: 5m", "\"5m\" is no window that can be kept (write one from 1h to 366d, like 30d)"),
+        ("isRolling: true", "isRolling: false", "calendar windows are not supported yet"),
+        (
+            "Occurrences",
+            "Timeslices",
+            "a.yaml:18:20: error: `spec.budgetingMethod`: \"Timeslices\" is not supported yet (write Occurrences)",
+        ),
+        ("Occurrences", "occurences", "\"occurences\" is not known (write \"Occurrences\")"),
+        (
+            "openslo/v1",
+            "openslo/v2",
+            "a.yaml:1:13: error: `apiVersion`: \"openslo/v2\" is not known (write \"openslo/v1\")",
+        ),
+        ("kind: SLO", "kind: Slo", "`kind`: \"Slo\" is not known"),
+        ("service: shop", "labels: {}", "the key \"service\" is missing"),
+        ("service: shop", "service: ''", "\"\" is no name of a service"),
+        ("search-availability", "a b", "\"a b\" is no name"),
+        (
+            "outcome = 'ok'",
+            "result = 'ok'",
+            "a.yaml:12:57: error: `spec.indicator.spec.ratioMetric.good.metricSource.spec.where`: the condition cannot be used: ",
+        ),
+        ("outcome = 'ok'", "outcome = 'ok", "the condition cannot be used"),
+        ("where: outcome = 'ok'", "query: up", "the key is not known (the only one is `where`)"),
+        ("        good:", "        raw:", "a ratio needs `total` and one of `good` and `bad`"),
+        ("    spec:\n      ratio", "    sepc:\n      ratio", "the key \"spec\" is missing"),
+        (
+            "metadata:",
+            "metadata:\n  annotations: {toolgauge/mode: attempts}",
+            "\"attempts\" is not known here (write logical or attempt)",
+        ),
+        (
+            "metadata:",
+            "metadata:\n  annotations: {toolgauge/mod: attempt}",
+            "known annotations: toolgauge/layer, toolgauge/mode",
+        ),
+        (
+            "service: shop",
+            "service: &s shop\n  description: *s",
+            "a.yaml:7:16: error: aliases such as \"*name\" are not taken",
+        ),
+        ("metadata:", "kind: SLO\nmetadata:", "a.yaml:3:1: error: the key \"kind\" stands here again, after line 2"),
+        (
+            "  objectives:",
+            "  alertPolicies: [{alertPolicyRef: none}]\n  objectives:",
+            "there is no AlertPolicy \"none\" in the files given",
+        ),
+    ] {
+        let faults = with(from, to);
+        assert!(
+            faults.iter().any(|fault| fault.contains(expected) && fault.contains(": error: ")),
+            "{to}: {faults:#?}"
+        );
+    }
+    let op = with("target: 0.999", "target: 0.999\n      op: gt");
+    assert_eq!(
+        op,
+        [
+            "a.yaml:21:11: warning: `spec.objectives[0].op`: a ratio is always compared with its target by `gte`; this is not looked at"
+        ]
+    );
+}
+
+#[test]
+fn the_last_good_version_of_a_broken_file_stays_in_force() {
+    let mut folder = Folder::new();
+    let named = |name: &str, target: &str| AVAILABILITY.replace("search-availability", name).replace("0.999", target);
+    folder.write("a.yaml", &named("a", "0.99"));
+    folder.write("teams/b.yml", &named("b", "0.98"));
+    folder.write("broken.yaml", "kind: [");
+    folder.write("notes.txt", "kind: [");
+    folder.write(".hidden/c.yaml", "kind: [");
+    let set = folder.read();
+    assert_eq!(names(&set), ["shop/a 0.99", "shop/b 0.98"]);
+    assert_eq!((set.files, set.broken_files), (3, 1), "{:?}", set.faults);
+    assert!(folder.sources.read(&folder.engine).is_none(), "nothing has changed");
+
+    // A is broken, b is changed: the old a, the new b.
+    folder.write("a.yaml", &named("a", "99"));
+    folder.write("teams/b.yml", &named("b", "0.97"));
+    let set = folder.read();
+    assert_eq!(names(&set), ["shop/a 0.99", "shop/b 0.97"]);
+    assert!(folder.faults(&set).iter().any(|fault| fault.starts_with("a.yaml:20:15: error: ")), "{:?}", set.faults);
+
+    // B takes the name of a, which is right in itself: both stay as they were.
+    folder.write("a.yaml", &named("a", "0.95"));
+    folder.write("teams/b.yml", &named("a", "0.94"));
+    let set = folder.read();
+    assert_eq!(names(&set), ["shop/a 0.95", "shop/b 0.97"]);
+    assert!(folder.faults(&set).iter().any(|fault| fault.contains("SLO \"a\" is already in")), "{:?}", set.faults);
+
+    // Repaired and removed.
+    folder.write("teams/b.yml", &named("c", "0.94"));
+    std::fs::remove_file(folder.folder.path().join("a.yaml")).unwrap();
+    std::fs::remove_file(folder.folder.path().join("broken.yaml")).unwrap();
+    let set = folder.read();
+    assert_eq!(names(&set), ["shop/c 0.94"]);
+    assert_eq!((set.broken_files, set.faults.len()), (0, 0));
+}
+
+#[test]
+fn a_folder_that_is_gone_for_now_has_not_lost_its_slos() {
+    let mut folder = Folder::new();
+    folder.write("a.yaml", AVAILABILITY);
+    assert_eq!(folder.read().slos.len(), 1);
+    let away = folder.folder.path().with_extension("away");
+    std::fs::rename(folder.folder.path(), &away).unwrap();
+    let set = folder.read();
+    assert_eq!(set.slos.len(), 1);
+    assert!(set.faults[0].message.contains("there is no such file or folder"), "{:?}", set.faults);
+    std::fs::rename(&away, folder.folder.path()).unwrap();
+    assert!(folder.read().faults.is_empty());
+}
+
+#[test]
+fn an_indicator_can_stand_in_another_file() {
+    let mut folder = Folder::new();
+    let (head, rest) = AVAILABILITY.split_once("  indicator:\n    spec:\n").unwrap();
+    let (sli, tail) = rest.split_once("  timeWindow").unwrap();
+    folder.write("slo.yaml", &format!("{head}  indicatorRef: search\n  timeWindow{tail}"));
+    let document = format!("apiVersion: openslo/v1\nkind: SLI\nmetadata:\n  name: search\nspec:\n{sli}");
+    let document = document.replace("\n      ", "\n  ").replace("spec:\n      ", "spec:\n  ");
+    folder.write("sli.yaml", &document);
+    let set = folder.read();
+    assert_eq!(folder.faults(&set), [""; 0]);
+    assert_eq!(set.slos[0].slo.sli.total.file.rsplit('/').next(), Some("sli.yaml"));
+
+    folder.write("sli.yaml", &document.replace("name: search", "name: other"));
+    let set = folder.read();
+    assert_eq!(set.slos.len(), 1, "the last good version of what no longer fits together");
+    assert!(
+        folder.faults(&set)[0].contains("slo.yaml:7:17: error: `spec.indicatorRef`: there is no SLI \"search\""),
+        "{:?}",
+        set.faults
+    );
+}
+
+#[test]
+fn slos_of_other_systems_are_listed_and_not_evaluated() {
+    let mut folder = Folder::new();
+    folder.write("a.json", r#"[{"apiVersion": "openslo/v1", "kind": "DataSource", "metadata": {"name": "prom"}, "spec": {"type": "Prometheus"}},
+        {"apiVersion": "openslo/v1", "kind": "SLO", "metadata": {"name": "cpu"}, "spec": {"service": "web", "budgetingMethod": "Timeslices",
+         "indicator": {"spec": {"thresholdMetric": {"metricSource": {"metricSourceRef": "prom", "spec": {"query": "up"}}}}},
+         "objectives": [{"op": "gt", "value": 1, "target": 0.995, "timeSliceTarget": 0.95, "timeSliceWindow": "1m"}]}}]"#);
+    let set = folder.read();
+    assert_eq!((set.slos.len(), set.broken_files), (0, 0), "{:?}", set.faults);
+    assert_eq!((&*set.not_evaluated[0].service, &*set.not_evaluated[0].name), ("web", "cpu"));
+    assert!(set.not_evaluated[0].reason.contains("of type \"Prometheus\" (write `type: toolgauge`"));
+    assert_eq!(set.faults[0].severity, Severity::Warning);
+}
+
+#[test]
+fn a_threshold_is_answered_with_the_rewrite() {
+    let text = AVAILABILITY.replace("ratioMetric:\n        counter: true\n        good:", "thresholdMetric:").replace(
+        "          metricSource: {type: toolgauge, spec: {where: outcome = 'ok'}}\n        total:\n          metricSource",
+        "        metricSource",
+    );
+    let faults = faults_of(&text);
+    assert!(faults[0].contains("such as `duration_ns <= 500000000`"), "{faults:?}");
+}
+
+#[test]
+fn hostile_files_are_refused_quickly() {
+    for text in [
+        "\0",
+        "\u{feff}",
+        "- - - - -",
+        "{",
+        "a: b: c",
+        &"a".repeat(5 << 20),
+        &"{a: ".repeat(10_000),
+        "!!binary x",
+        "%YAML 9.9\n---\na",
+    ] {
+        let faults = faults_of(text);
+        assert!(text == "\u{feff}" || faults.iter().any(|fault| fault.contains("error: ")), "{text:.20}: {faults:?}");
+    }
+}

@@ -1,0 +1,211 @@
+//! SLOs from OTLP to pages, at times that the test chooses.
+
+use crate::process::{program, run};
+use crate::sandbox::{LIMIT, until};
+use crate::slo_world::{Answers, Calls, Manager, SECOND, SLO, World, chrono_micros};
+
+/// Counts of the SLO by raw SQL, with the statement that the API gives.
+async fn recount(world: &World) -> [i64; 2] {
+    let answer = world.api.get("/api/v1/slos/shop/search-availability").await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let detail: serde_json::Value = serde_json::from_str(&answer.text).unwrap();
+    let row = world.api.row(detail["definition"]["sql"].as_str().unwrap()).await;
+    let counts = [row[0].as_i64().unwrap(), row[1].as_i64().unwrap()];
+    assert_eq!([detail["series"]["good"].as_i64().unwrap(), detail["series"]["bad"].as_i64().unwrap()], counts);
+    counts
+}
+
+/// Scenario: an hour of one call a second over the end of February of a leap year, then every call fails for 70 seconds;
+/// the server is killed while it fires; then all is well again. Guarantees: the page comes within 53 seconds of event time, with one start
+/// time and one alert over the restart; it ends within the short window and a minute; the budget is what SQL counts, also without `slo_1m`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_total_outage_pages_in_time_and_a_restart_changes_nothing() {
+    let manager = Manager::start(Answers::With(200)).await;
+    let mut world = World::start("2028-02-28T23:50:00Z", SLO, &[manager.url()]).await;
+    world.send(50 * 60, Calls::Good).await;
+    world.run(10 * 60, 30, Calls::Good).await;
+    let slo = world.slo().await;
+    assert_eq!((slo.good, slo.bad, slo.state.as_str(), slo.evaluation.as_str()), (3_600, 0, "inactive", "ok"));
+
+    let outage = world.now();
+    let mut seconds = 0;
+    while world.page().await != "firing" {
+        seconds += 1;
+        assert!(seconds <= 53, "no page: {:?}", world.slo().await);
+        world.run(1, 1, Calls::Bad).await;
+    }
+    // 14.4 % of a thousandth of an hour and the seconds since: 52 are not enough.
+    assert_eq!(seconds, 53);
+    until(LIMIT, "the page is delivered", async || (!manager.alerts().is_empty()).then_some(())).await;
+    let page = manager.alerts().remove(0);
+    assert_eq!(page["labels"]["alertname"], "ErrorBudgetBurn");
+    assert_eq!(page["labels"]["severity"], "page");
+    assert_eq!(page["labels"]["service"], "shop");
+    assert_eq!(page["labels"]["slo"], "search-availability");
+    assert_eq!(page["labels"]["tool"], "search");
+    assert_eq!(page["labels"].as_object().unwrap().len(), 6, "no number is a label: {page}");
+    let annotation =
+        |name: &str| page["annotations"][name].as_str().unwrap_or_else(|| panic!("{name}: {page}")).to_owned();
+    assert_eq!(annotation("top_contributors"), "shop-agent search timeout 53");
+    assert_eq!(annotation("example_traces").split(", ").count(), 3);
+    assert_eq!((annotation("long_bad").as_str(), annotation("long_total").as_str()), ("53", "3653"));
+    assert_eq!(world.api.row(&annotation("sql")).await, [3_600, 53]);
+    let starts_at = page["startsAt"].as_str().unwrap().to_owned();
+    assert_eq!(chrono_micros(&starts_at), outage.0 + 53 * SECOND);
+    assert_eq!(chrono_micros(page["endsAt"].as_str().unwrap()), outage.0 + (53 + 240) * SECOND);
+
+    world.run(10, 5, Calls::Bad).await;
+    let before = world.slo().await;
+    let sent = manager.alerts().len();
+    world = world.kill_and_restart().await;
+    let after = world.slo().await;
+    assert_eq!((after.good, after.bad, after.state.as_str()), (before.good, before.bad, "firing"));
+    until(LIMIT, "it is sent again after the restart", async || (manager.alerts().len() > sent).then_some(())).await;
+
+    world.run(7, 7, Calls::Bad).await;
+    let fixed = world.now();
+    while world.page().await == "firing" {
+        assert!(world.now().0 - fixed.0 <= (5 * 60 + 60) * SECOND, "it does not end: {:?}", world.slo().await);
+        world.run(10, 10, Calls::Good).await;
+    }
+    until(LIMIT, "the end is delivered", async || {
+        let last = manager.alerts().pop()?;
+        let ends_at = chrono_micros(last["endsAt"].as_str()?);
+        (ends_at <= world.now().0 && ends_at > fixed.0).then_some(())
+    })
+    .await;
+    assert_eq!(manager.starts("fast").into_iter().collect::<Vec<_>>(), [starts_at]);
+    let changes = world
+        .api
+        .sql("SELECT previous_state, state, burn_tier FROM alerts WHERE alertname = 'ErrorBudgetBurn' ORDER BY time")
+        .await;
+    assert_eq!(changes, [["inactive", "firing", "fast"], ["firing", "resolved", "fast"]]);
+
+    let slo = world.slo().await;
+    assert_eq!(slo.bad, 70);
+    assert_eq!(recount(&world).await, [slo.good as i64, slo.bad as i64]);
+    assert_eq!(slo.budget.allowed, format!("{}", (slo.total as f64) / 1_000.0));
+    assert!(slo.budget.remaining.starts_with('-'), "{:?}", slo.budget);
+
+    // Without the cache, everything is counted from `calls`.
+    world = world.restart(|data| std::fs::remove_dir_all(data.join("lake/slo_1m")).unwrap()).await;
+    let again = world.slo().await;
+    assert_eq!((again.good, again.bad, again.excluded, again.nulls), (slo.good, slo.bad, slo.excluded, slo.nulls));
+    assert_ne!(again.revision, slo.revision, "it was counted anew");
+    assert_eq!(recount(&world).await, [slo.good as i64, slo.bad as i64]);
+    until(LIMIT, "the cache is filled again", async || {
+        let row = world.api.row("SELECT sum(good), sum(bad) FROM slo_1m").await;
+        (row[1].as_i64() == Some(70)).then_some(())
+    })
+    .await;
+    assert_eq!(world.page().await, "resolved");
+    world.stop().await;
+}
+
+/// Scenario: the machine's clock is set back by an hour while a page fires, then it is right again, then it jumps forward.
+/// Guarantees: what cannot be trusted freezes: nothing ends and nothing begins.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_jumps_freezes_the_alerts() {
+    let manager = Manager::start(Answers::With(200)).await;
+    let mut world = World::start("2026-03-01T12:00:00Z", SLO, &[manager.url()]).await;
+    world.run(6 * 60, 60, Calls::Bad).await;
+    assert_eq!(world.page().await, "firing");
+    let starts = until(LIMIT, "the page is delivered", async || {
+        Some(manager.starts("fast")).filter(|starts| !starts.is_empty())
+    })
+    .await;
+
+    world.advance(-3_600);
+    until(LIMIT, "evaluations are stale", async || (slo_evaluation(&world).await == "stale").then_some(())).await;
+    assert_eq!(world.page().await, "firing");
+    world.advance(3_600);
+    until(LIMIT, "evaluations are good", async || (slo_evaluation(&world).await == "ok").then_some(())).await;
+
+    // Nothing is known of the hour that was skipped.
+    world.run(3_600, 3_600, Calls::Good).await;
+    assert_eq!(world.slo().await.evaluation, "stale");
+    assert_eq!(world.page().await, "firing");
+    world.run(6 * 60, 60, Calls::Good).await;
+    assert_eq!(world.slo().await.evaluation, "ok");
+    assert_eq!(world.page().await, "resolved");
+    assert_eq!(manager.starts("fast"), starts);
+    world.stop().await;
+}
+
+async fn slo_evaluation(world: &World) -> String {
+    let report: toolgauge_proto::api::slo::SlosReport =
+        serde_json::from_str(&world.api.get("/api/v1/slos").await.text).unwrap();
+    report.slos[0].evaluation.clone()
+}
+
+/// Scenario: a file of SLOs is broken at run time, repaired with another target, and its condition changed.
+/// Guarantees: the last good version stays in force and the fault is told; a new target costs nothing; a new condition gets its whole history.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_file_changes_nothing_and_a_new_condition_gets_its_history() {
+    let mut world = World::start("2026-03-01T12:00:00Z", SLO, &[]).await;
+    world.run(180, 60, Calls::Good).await;
+    world.run(60, 60, Calls::Bad).await;
+    let file = world.folder.path().join("slos/shop.yaml");
+    let write = |text: &str| std::fs::write(&file, text).unwrap();
+    let before = world.slo().await;
+    assert_eq!((before.good, before.bad), (180, 60));
+
+    write(&SLO.replace("target: 0.999", "target: 99.9"));
+    let report = until(LIMIT, "the fault is told", async || {
+        let report = world.evaluated().await;
+        (!report.faults.is_empty()).then_some(report)
+    })
+    .await;
+    let fault = &report.faults[0];
+    assert_eq!((fault.line, fault.key.as_str(), fault.severity.as_str()), (17, "spec.objectives[0].target", "error"));
+    assert!(fault.message.contains("write something like 0.999"), "{fault:?}");
+    assert_eq!((report.slos[0].target, report.slos[0].bad), (0.999, 60));
+    let mut validate = program();
+    validate.args(["slo", "validate"]).arg(&file);
+    let (code, out, _) = run(validate).await;
+    let expected = format!("{}:17:25: error: `spec.objectives[0].target`: ", file.display());
+    assert!(code == 2 && out.starts_with(&expected), "{code}: {out}");
+    assert_eq!(world.metric("toolgauge_slo_files_broken").await, 1.0);
+
+    write(&SLO.replace("target: 0.999", "target: 0.9"));
+    let slo =
+        until(LIMIT, "the target is another", async || Some(world.slo().await).filter(|slo| slo.target < 0.95)).await;
+    assert_eq!((slo.good, slo.bad, &slo.revision), (180, 60, &before.revision));
+    assert_eq!(slo.budget.allowed, "24");
+    let mut report = program();
+    report.args(["report", "slo", "--format", "csv", "--url", &world.api.url]);
+    let (code, out, _) = run(report).await;
+    let line = "shop,search-availability,";
+    let numbers = ",0.9,30d,75.00 %,180,60,0,0,-150.00 %,2.50,";
+    assert!(
+        code == 0 && out.lines().nth(1).is_some_and(|found| found.starts_with(line) && found.contains(numbers)),
+        "{out}"
+    );
+    let mut validate = program();
+    validate.args(["slo", "validate"]).arg(&file);
+    let (code, out, _) = run(validate).await;
+    assert!(
+        code == 0 && out.starts_with("shop/search-availability: target 0.9, window 30d, mode attempt\n"),
+        "{code}: {out}"
+    );
+    assert_eq!(world.metric("toolgauge_slo_files_broken").await, 0.0);
+
+    write(&SLO.replace("outcome = 'ok'", "outcome = 'error'"));
+    let slo =
+        until(LIMIT, "the condition is another", async || Some(world.slo().await).filter(|slo| slo.good == 60)).await;
+    assert_eq!((slo.good, slo.bad), (60, 180));
+    world.run(60, 60, Calls::Bad).await;
+    let slo = world.slo().await;
+    assert_eq!((slo.good, slo.bad), (120, 180));
+    // Back again: rows were missed meanwhile, so that the old counts must not be taken for all.
+    write(SLO);
+    let slo =
+        until(LIMIT, "the condition is the first", async || Some(world.slo().await).filter(|slo| slo.bad == 120)).await;
+    assert_eq!((slo.good, slo.bad), (180, 120));
+    assert_ne!(slo.revision, before.revision);
+
+    world = world.restart(|_| ()).await;
+    let slo = world.slo().await;
+    assert_eq!((slo.good, slo.bad), (180, 120));
+    world.stop().await;
+}
