@@ -277,7 +277,8 @@ impl Raw {
             }
             let mut sender = self.sender.clone().ready().await.unwrap();
             let (response, mut stream) = sender.send_request(request.body(()).unwrap(), false).unwrap();
-            stream.send_data(body, true).unwrap();
+            // A refusal may be there, and the stream closed, before the body is sent.
+            drop(stream.send_data(body, true));
             let (head, mut body) = response.await.unwrap().into_parts();
             let mut message = BytesMut::new();
             while let Some(data) = body.data().await {
