@@ -26,9 +26,9 @@
 //!
 //! # How it works
 //! An entry is bucket and count in one word, so that a list of entries sorts as numbers. [`Recorder`] appends, and puts
-//! its entries in order whenever those that are not have become as many as those that are: each is then sorted about
-//! once and merged a few times. A dense array would be faster to count into, but takes a quarter of a megabyte for
-//! each minute of each tool.
+//! its entries in order whenever those that are not have become as many as those that are. Once they are many and close to each
+//! other, it counts their range of buckets in an array, and only what lies outside of that goes on as entries. An array from the
+//! beginning would take a quarter of a megabyte for each minute of each tool.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -47,6 +47,9 @@ const HALF: u64 = 1_024;
 const BUCKETS: u64 = (bucket_of(MICROS_MAX) / HALF + 1) * HALF;
 /// A recorder does not sort for less.
 const UNSORTED_MIN: usize = 64;
+/// So many entries are worth an array, if it has at most [`SPREAD_MAX`] times as many buckets.
+const DENSE_MIN: usize = 256;
+const SPREAD_MAX: usize = 4;
 
 const COOKIE: u32 = 0x1c84_9313;
 const HEADER_BYTES: usize = 40;
@@ -221,7 +224,8 @@ impl Histogram {
     /// # Errors
     /// If it is cut off or too long, if its digits or lowest value are others, or if it counts what this one cannot.
     pub fn from_payload(payload: &[u8]) -> Result<Self, PayloadError> {
-        let mut entries = Vec::new();
+        // Most counts take a byte, and what lies between two of them another one or two.
+        let mut entries = Vec::with_capacity(payload.len().saturating_sub(HEADER_BYTES) / 2 + 1);
         read_payload(payload, &mut entries)?;
         Ok(Self { entries })
     }
@@ -230,6 +234,10 @@ impl Histogram {
 /// A histogram to count into.
 #[derive(Debug, Clone, Default)]
 pub struct Recorder {
+    /// Counts of the buckets from `first` on.
+    dense: Vec<u64>,
+    first: u64,
+    /// What was counted in other buckets, and in these before there was the array.
     entries: Vec<Entry>,
     /// So many of `entries` are in order, by bucket, each once.
     sorted: usize,
@@ -246,21 +254,18 @@ impl Recorder {
     #[inline]
     pub fn record_n(&mut self, micros: u64, n: u64) {
         if n > 0 {
-            self.entries.push(Entry::new(bucket_of(micros.clamp(1, MICROS_MAX)), n));
-            self.settle();
+            self.count(Entry::new(bucket_of(micros.clamp(1, MICROS_MAX)), n));
         }
     }
 
     /// Adds a histogram's counts.
     pub fn add(&mut self, other: &Histogram) {
-        self.entries.extend_from_slice(&other.entries);
-        self.settle();
+        other.entries.iter().for_each(|entry| self.count(*entry));
     }
 
     /// Adds another recorder's counts.
     pub fn add_recorded(&mut self, other: &Self) {
-        self.entries.extend_from_slice(&other.entries);
-        self.settle();
+        other.entries.iter().copied().chain(other.dense_entries()).for_each(|entry| self.count(entry));
     }
 
     /// Adds the counts of a payload.
@@ -268,25 +273,22 @@ impl Recorder {
     /// # Errors
     /// As [`Histogram::from_payload`]; nothing is added then.
     pub fn add_payload(&mut self, payload: &[u8]) -> Result<(), PayloadError> {
-        let before = self.entries.len();
-        let read = read_payload(payload, &mut self.entries);
-        if read.is_err() {
-            self.entries.truncate(before);
-        }
-        self.settle();
-        read
+        // It has to be whole before any of it counts.
+        let entries = Histogram::from_payload(payload)?;
+        self.add(&entries);
+        Ok(())
     }
 
     /// Whether nothing was counted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_empty() && self.dense.is_empty()
     }
 
     /// What it holds in memory, itself not included.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>()
+        self.entries.capacity() * size_of::<Entry>() + self.dense.capacity() * size_of::<u64>()
     }
 
     /// What was counted so far.
@@ -299,13 +301,24 @@ impl Recorder {
     #[must_use]
     pub fn finish(mut self) -> Histogram {
         self.sort();
+        if !self.dense.is_empty() {
+            let dense: Vec<Entry> = self.dense_entries().collect();
+            self.entries = merged(&self.entries, &dense);
+        }
         Histogram { entries: self.entries }
     }
 
     #[inline]
-    fn settle(&mut self) {
+    fn count(&mut self, entry: Entry) {
+        // Below `first` it wraps and is outside as well.
+        if let Some(count) = self.dense.get_mut(entry.bucket().wrapping_sub(self.first) as usize) {
+            *count = (*count + entry.count()).min(COUNT_MAX);
+            return;
+        }
+        self.entries.push(entry);
         if self.entries.len() - self.sorted >= self.sorted.max(UNSORTED_MIN) {
             self.sort();
+            self.condense();
         }
     }
 
@@ -316,6 +329,41 @@ impl Recorder {
             self.entries = merged(sorted, unsorted);
         }
         self.sorted = self.entries.len();
+    }
+
+    /// Moves the entries that are close to each other into the array.
+    fn condense(&mut self) {
+        let n = self.entries.len();
+        if n < DENSE_MIN {
+            return;
+        }
+        // A few that are far off stay outside.
+        let (low, high) = (self.entries[n / 16].bucket(), self.entries[n - 1 - n / 16].bucket());
+        let (first, last) = match self.dense.len() as u64 {
+            0 => (low, high),
+            len => (low.min(self.first), high.max(self.first + len - 1)),
+        };
+        let buckets = (last - first + 1) as usize;
+        let used = self.dense.iter().filter(|count| **count > 0).count();
+        if buckets > SPREAD_MAX * (n + used) {
+            return;
+        }
+        let mut dense = vec![0; buckets];
+        let before = self.dense_entries();
+        let inside = |entry: &Entry| (first..=last).contains(&entry.bucket());
+        for entry in before.chain(self.entries.iter().copied().filter(inside)) {
+            let count = &mut dense[(entry.bucket() - first) as usize];
+            *count = (*count + entry.count()).min(COUNT_MAX);
+        }
+        self.entries.retain(|entry| !inside(entry));
+        self.entries.shrink_to_fit();
+        self.sorted = self.entries.len();
+        (self.dense, self.first) = (dense, first);
+    }
+
+    fn dense_entries(&self) -> impl Iterator<Item = Entry> {
+        let counted = self.dense.iter().zip(self.first..).filter(|(count, _)| **count > 0);
+        counted.map(|(count, bucket)| Entry::new(bucket, *count))
     }
 }
 

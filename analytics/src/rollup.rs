@@ -4,7 +4,7 @@
 //! * Additive: rollups of any parts, merged in any order, give the rows of the rollup of the whole, to the byte.
 //! * Sums are exact. One that its column cannot hold is split over several rows of the same key, of which the later ones
 //!   have 0 calls.
-//! * A key takes a few hundred bytes, and 8 for each latency bucket that was hit. The caller bounds it: it takes the rows
+//! * A key takes a few hundred bytes, and 8 to 32 for each latency bucket that was hit. The caller bounds it: it takes the rows
 //!   out when [`CallsRollup::len`] or [`CallsRollup::heap_bytes`] is too much.
 //!
 //! # How it works

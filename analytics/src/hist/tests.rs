@@ -94,6 +94,36 @@ proptest! {
         prop_assert_eq!(&recorded.finish(), &whole);
     }
 
+    /// A crowd of values that moves, and others far off: what an array counts, what it leaves outside, and what it had to
+    /// take in when it grew.
+    #[test]
+    fn a_crowd_is_counted_as_the_crate_counts_it(
+        crowds in vec((2_000_u64..100_000, 1_u64..3_000, 0_usize..2_500), 1..5), strays in vec(value(), 0..40), parts in 1_usize..4,
+    ) {
+        let crowd = crowds.iter().flat_map(|(start, width, n)| {
+            (0..*n as u64).map(move |i| start + i.wrapping_mul(0x9e37_79b9_7f4a_7c15) % width)
+        });
+        let mut values: Vec<(u64, u64)> = crowd.map(|micros| (micros, 1 + micros % 3)).collect();
+        for (n, stray) in strays.into_iter().enumerate() {
+            values.insert(n * values.len() / 40, (stray, 1));
+        }
+        let (ours, theirs) = counted(&values);
+        let mut expected = Vec::new();
+        V2Serializer::new().serialize(&theirs, &mut expected).unwrap();
+        prop_assert_eq!(&payload(&ours), &expected);
+        let (mut recorded, mut added, mut read) = (Recorder::default(), Recorder::default(), Recorder::default());
+        for part in values.chunks(values.len().div_ceil(parts).max(1)) {
+            let mut recorder = Recorder::default();
+            part.iter().for_each(|(micros, n)| recorder.record_n(*micros, *n));
+            recorded.add_recorded(&recorder);
+            added.add(&recorder.histogram());
+            read.add_payload(&payload(&recorder.finish())).unwrap();
+        }
+        prop_assert_eq!(&recorded.finish(), &ours);
+        prop_assert_eq!(&added.finish(), &ours);
+        prop_assert_eq!(&read.finish(), &ours);
+    }
+
     #[test]
     fn broken_payloads_are_refused_or_read_but_never_harm(
         values in values(), at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(),
@@ -151,6 +181,22 @@ fn other_histograms_are_refused() {
     assert_eq!(Histogram::from_payload(&long).unwrap_err(), PayloadError("bytes follow it"));
     let message = Histogram::from_payload(b"").unwrap_err().to_string();
     assert_eq!(message, "not a latency histogram (HDR V2, lowest value 1, 3 digits): it is cut off");
+}
+
+#[test]
+fn a_crowd_takes_less_memory_than_its_values_and_strays_do_not_spread_it() {
+    let mut recorder = Recorder::default();
+    for n in 0..200_000_u64 {
+        recorder.record(if n % 1_000 == 0 { 1 << (n / 1_000 % 41) } else { 50_000 + n * 7_919 % 50_000 });
+    }
+    assert!(!recorder.dense.is_empty(), "it has an array");
+    assert!(recorder.dense.len() <= 2_048, "of the crowd, not {} buckets", recorder.dense.len());
+    assert!(recorder.entries.len() < 2 * DENSE_MIN, "of {} strays", recorder.entries.len());
+    assert!(recorder.heap_bytes() < 20_000, "{} bytes", recorder.heap_bytes());
+    // Values that are all over are not worth one.
+    let mut spread = Recorder::default();
+    (0..2_000_u64).for_each(|n| spread.record(1 << (n % 41)));
+    assert!(spread.dense.is_empty() && spread.heap_bytes() < 2_048);
 }
 
 #[test]
