@@ -294,6 +294,8 @@ section!(
         rows: Count,
         /// Queries that run at a time.
         concurrent: Count,
+        /// A session is over when nothing of it has happened for so long.
+        session_idle: Time,
     }
 );
 
@@ -406,6 +408,7 @@ impl Default for QueriesConfig {
             timeout: Time(engine.timeout),
             rows: Count(engine.rows_max as u64),
             concurrent: Count(engine.concurrent_max as u64),
+            session_idle: Time(engine.session_idle),
         }
     }
 }
@@ -544,6 +547,7 @@ impl Config {
             timeout: self.queries.timeout.0,
             rows_max: size(self.queries.rows.0),
             concurrent_max: size(self.queries.concurrent.0),
+            session_idle: self.queries.session_idle.0,
             ..EngineSettings::default()
         }
     }

@@ -85,6 +85,8 @@ pub struct Settings {
     pub result_bytes_max: usize,
     /// Most statements that run at a time.
     pub concurrent_max: usize,
+    /// A session is over when nothing of it has happened for so long.
+    pub session_idle: Duration,
 }
 
 impl Default for Settings {
@@ -98,6 +100,7 @@ impl Default for Settings {
             rows_max: 10_000,
             result_bytes_max: 64 << 20,
             concurrent_max: 4,
+            session_idle: Duration::from_secs(30 * 60),
         }
     }
 }

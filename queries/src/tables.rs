@@ -65,11 +65,11 @@ pub fn engine(settings: Settings) -> std::result::Result<Engine, Error> {
 /// The planned views: what is the same for every snapshot.
 #[derive(Debug, Clone)]
 pub struct Catalog {
-    views: Arc<[(&'static str, &'static str, LogicalPlan)]>,
+    views: Arc<[(&'static str, String, LogicalPlan)]>,
 }
 
 impl Catalog {
-    /// Plans the views.
+    /// Plans the views, with the settings of the engine in their statements.
     ///
     /// # Errors
     /// If one of them does not fit the tables.
@@ -88,10 +88,13 @@ impl Catalog {
         });
         let bare: Arc<dyn SchemaProvider> = Self { views: Arc::new([]) }.schema(view);
         let epoch = chrono::DateTime::UNIX_EPOCH;
-        let plan = async |session: crate::engine::Session| {
+        let idle_us = engine.settings().session_idle.as_micros().to_string();
+        let statements = VIEWS.map(|(name, sql)| (name, sql.replace("{session_idle_us}", &idle_us)));
+        let plan = async move |session: crate::engine::Session| {
             let mut views = Vec::with_capacity(VIEWS.len());
-            for (name, sql) in VIEWS {
-                views.push((name, sql, session.plan(sql, Vec::new()).await?));
+            for (name, sql) in statements {
+                let plan = session.plan(&sql, Vec::new()).await?;
+                views.push((name, sql, plan));
             }
             Ok(views)
         };

@@ -1,6 +1,7 @@
 //! Tables and views: every row once, whatever half of its table it is in.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use datafusion::common::ScalarValue;
 use serde_json::{Value, json};
@@ -153,9 +154,10 @@ async fn a_search_for_hex_compares_bytes() {
 }
 
 #[tokio::test]
-async fn sessions_sum_their_counted_rows() {
+async fn sessions_end_after_some_quiet_and_sum_their_counted_rows() {
     let rows = random_calls(6, 250);
-    let sql = Sql::new(Settings::default()).await;
+    let idle = Duration::from_secs(5 * 60);
+    let sql = Sql::new(Settings { session_idle: idle, ..Settings::default() }).await;
     let lake = MemoryLake::of_calls(&rows[..120], &rows[120..]);
     let mut expected: BTreeMap<(String, String), Vec<&Row>> = BTreeMap::new();
     for row in rows.iter().filter(|row| is_true(row, "counted")) {
@@ -167,22 +169,41 @@ async fn sessions_sum_their_counted_rows() {
         .query(
             &lake,
             "SELECT tenant, session_id, duration_ns, tool_calls, logical_tool_calls, tool_errors, logical_tool_errors, \
-             model_calls, agent_runs, input_tokens FROM sessions ORDER BY 1, 2",
+             model_calls, agent_runs, input_tokens, closed, outcome FROM sessions ORDER BY 1, 2, start_time",
         )
         .await;
-    let expected: Vec<Vec<Value>> = expected
-        .into_iter()
+    let ids = expected.len();
+    let idle_us = i64::try_from(idle.as_micros()).unwrap();
+    let parts = expected.into_iter().flat_map(|(key, mut rows)| {
+        rows.sort_by_key(|row| (get_int(row, "start_time"), get_int(row, "end_time")));
+        let mut parts: Vec<(_, Vec<&Row>)> = Vec::new();
+        let mut active_until = i64::MIN / 2;
+        for row in rows {
+            if get_int(row, "start_time") - active_until > idle_us {
+                parts.push((key.clone(), Vec::new()));
+            }
+            parts.last_mut().unwrap().1.push(row);
+            active_until = active_until.max(get_int(row, "end_time"));
+        }
+        parts
+    });
+    let expected: Vec<Vec<Value>> = parts
         .map(|((tenant, session), rows)| {
             let start = rows.iter().map(|row| get_int(row, "start_time")).min().unwrap();
             let end = rows.iter().map(|row| get_int(row, "end_time")).max().unwrap();
             let kind = |row: &Row, kind: &str| get_text(row, "kind").as_deref() == Some(kind);
             let failed = |row: &Row| get_text(row, "outcome").as_deref() == Some("error");
             let count = |keep: &dyn Fn(&Row) -> bool| rows.iter().filter(|row| keep(row)).count();
-            let tokens: i64 = rows
+            let tokens: Option<i64> = rows
                 .iter()
                 .filter(|row| !kind(row, "agent") && !get(row, "input_tokens").is_null())
                 .map(|row| get_int(row, "input_tokens"))
-                .sum();
+                .reduce(|sum, tokens| sum + tokens);
+            let last = |agent: bool| {
+                let of_kind = rows.iter().filter(|row| !agent || kind(row, "agent"));
+                of_kind.max_by_key(|row| get_int(row, "end_time")).map(|row| get_text(row, "outcome"))
+            };
+            let outcome = last(true).or_else(|| last(false)).unwrap();
             vec![
                 json!(tenant),
                 json!(session),
@@ -194,9 +215,12 @@ async fn sessions_sum_their_counted_rows() {
                 json!(count(&|row| kind(row, "model"))),
                 json!(count(&|row| kind(row, "agent"))),
                 json!(tokens),
+                json!((NOW.0.div_euclid(1_000_000) - end.div_euclid(1_000_000)) * 1_000_000 > idle_us),
+                json!(outcome),
             ]
         })
         .collect();
+    assert!(found.len() > ids, "some session is parted: {} of {ids}", found.len());
     assert_eq!(found, expected);
 }
 
