@@ -24,3 +24,4 @@ mod slo_delivery;
 mod slo_world;
 mod strace;
 mod traffic;
+mod why;
