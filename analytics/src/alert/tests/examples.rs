@@ -11,7 +11,7 @@ fn at(minute: i64) -> UnixMicros {
 
 const BURNS: Observation = Observation { evaluation: Evaluation::Ok, burns: true, long_total: 10 };
 const CLEAR: Observation = Observation { evaluation: Evaluation::Ok, burns: false, long_total: 10 };
-const IDLE: Observation = Observation { evaluation: Evaluation::Idle, burns: false, long_total: 10 };
+const IDLE: Observation = Observation { evaluation: Evaluation::Idle, burns: false, long_total: 1 };
 const GONE: Observation = Observation { evaluation: Evaluation::Idle, burns: false, long_total: 0 };
 const STALE: Observation = Observation { evaluation: Evaluation::Stale, burns: false, long_total: 0 };
 const STALE_BURNS: Observation = Observation { evaluation: Evaluation::Stale, burns: true, long_total: 10 };
