@@ -79,6 +79,7 @@ impl World {
         let mut config = Config {
             data: folder.path().join("data"),
             otlp_grpc: SocketAddr::from(([127, 0, 0, 1], 0)),
+            otlp_http: SocketAddr::from(([127, 0, 0, 1], 0)),
             http: SocketAddr::from(([127, 0, 0, 1], 0)),
             slo: Names(vec![folder.path().join("slos").display().to_string()]),
             alertmanager: Names(alertmanagers.to_vec()),
