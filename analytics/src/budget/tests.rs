@@ -109,6 +109,7 @@ fn a_tier_fires_at_its_factor_in_both_windows() {
 fn targets_are_exact_decimals_from_0_to_below_1() {
     assert_eq!(Target::from_percent("99.9"), Target::from_ratio("0.999"));
     assert_eq!(Target::from_percent("95"), Target::from_ratio("0.95"));
+    assert_eq!(Target::from_percent("99.95"), Target::from_ratio("0.9995"));
     assert_eq!(target("0.999999999999").budget(), Ratio::new(1, 10_u128.pow(12)).unwrap());
     assert_eq!([target("0.9990").to_string(), target("0").to_string()], ["0.999", "0"]);
     for text in ["1", "1.0", "99.9", "-0.5", "", ".", ".5", "0,5", "1e-3", "0.9999999999999", "NaN", "+0.5"] {

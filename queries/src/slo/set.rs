@@ -4,6 +4,7 @@
 //! * A file that cannot be read, or in which anything is an error, changes nothing: its last good version stays in force, beside the
 //!   new versions of all other files. That also holds for what only shows together with other files, such as a name given
 //!   twice. A file that was never good has nothing in force.
+//! * A file that is just being written is left alone: after the first time, a change is taken when it was seen twice.
 //! * What is wrong is told with file, line and key until it is right.
 //! * A file that is gone takes its SLOs with it.
 //!
@@ -59,7 +60,12 @@ pub struct SloSet {
 
 #[derive(Debug, Default)]
 struct File {
+    /// Of the version that was taken.
     digest: Option<u128>,
+    /// Of the version that was seen last.
+    seen: Option<u128>,
+    /// Whether it was not there the last time.
+    is_missing: bool,
     /// The last version without errors in it.
     parsed: Option<Vec<Object>>,
     /// What is wrong with the newest version on its own.
@@ -111,12 +117,15 @@ impl Sources {
         // A path that cannot be read for now has not lost its files.
         if self.folder_faults.is_empty() {
             let before = self.files.len();
-            self.files.retain(|name, _| found.contains_key(name));
+            self.files.retain(|name, file| {
+                let was_missing = std::mem::replace(&mut file.is_missing, !found.contains_key(name));
+                !(was_missing && file.is_missing)
+            });
             changed |= self.files.len() != before;
         }
         for (name, path) in found {
             let file = self.files.entry(Arc::clone(&name)).or_default();
-            changed |= file.update(&name, read_text(&path));
+            changed |= file.update(&name, read_text(&path), self.never_read);
         }
         changed
     }
@@ -251,15 +260,17 @@ fn read_text(path: &Path) -> Result<String, String> {
 }
 
 impl File {
-    /// Takes what was read; false if that is what was read the last time.
-    fn update(&mut self, name: &Arc<str>, text: Result<String, String>) -> bool {
+    /// Takes what was read; false if that was taken before, or is seen for the first time and somebody may still be writing it.
+    fn update(&mut self, name: &Arc<str>, text: Result<String, String>, is_first_look: bool) -> bool {
         let digest = match &text {
             Ok(text) => xxh3_128(text.as_bytes()),
             Err(message) => !xxh3_128(message.as_bytes()),
         };
-        if self.digest.replace(digest) == Some(digest) {
+        let is_settled = self.seen.replace(digest) == Some(digest) || is_first_look;
+        if self.digest == Some(digest) || !is_settled {
             return false;
         }
+        self.digest = Some(digest);
         let mut faults = Faults::new(name);
         let documents = text.map_err(|message| (Place::START, message)).and_then(|text| yaml::documents(&text));
         let mut objects = Vec::new();

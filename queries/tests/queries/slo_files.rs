@@ -51,7 +51,9 @@ impl Folder {
     }
 
     fn read(&mut self) -> SloSet {
-        self.sources.read(&self.engine).expect("something has changed")
+        // A change is taken when it was seen twice.
+        let first = self.sources.read(&self.engine);
+        self.sources.read(&self.engine).or(first).expect("something has changed")
     }
 
     fn faults(&self, set: &SloSet) -> Vec<String> {
@@ -228,6 +230,28 @@ fn the_last_good_version_of_a_broken_file_stays_in_force() {
     let set = folder.read();
     assert_eq!(names(&set), ["shop/c 0.94"]);
     assert_eq!((set.broken_files, set.faults.len()), (0, 0));
+}
+
+/// Editors empty or remove a file before they write it anew.
+#[test]
+fn a_file_that_is_being_written_is_left_alone() {
+    let mut folder = Folder::new();
+    folder.write("a.yaml", AVAILABILITY);
+    assert_eq!(folder.read().slos.len(), 1);
+    folder.write("a.yaml", "");
+    assert!(folder.sources.read(&folder.engine).is_none(), "it is empty for a moment");
+    folder.write("a.yaml", &AVAILABILITY.replace("0.999", "0.99"));
+    assert!(folder.sources.read(&folder.engine).is_none(), "it is seen for the first time");
+    let set = folder.sources.read(&folder.engine).unwrap();
+    assert_eq!(names(&set), ["shop/search-availability 0.99"]);
+
+    let path = folder.folder.path().join("a.yaml");
+    std::fs::remove_file(&path).unwrap();
+    assert!(folder.sources.read(&folder.engine).is_none(), "it is gone for a moment");
+    folder.write("a.yaml", &AVAILABILITY.replace("0.999", "0.99"));
+    assert!(folder.sources.read(&folder.engine).is_none(), "it is what it was");
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(folder.read().slos.len(), 0);
 }
 
 #[test]
