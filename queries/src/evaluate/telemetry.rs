@@ -17,6 +17,8 @@ pub(super) const REMEMBERED: Window = Window::D1;
 /// What came in when; a fold of `arrivals` in which a row may come more than once.
 #[derive(Debug, Default)]
 pub(super) struct Arrivals {
+    /// The first minute that is known; nothing could be received before.
+    first: Option<Minute>,
     covered: BTreeSet<Minute>,
     last_seen: HashMap<String, Minute>,
 }
@@ -49,6 +51,7 @@ impl Arrivals {
         let services = services.as_string::<i32>();
         for row in 0..batch.num_rows() {
             let minute = Minute::of(UnixMicros(minutes.value(row)));
+            self.first = Some(self.first.map_or(minute, |first| first.min(minute)));
             self.covered.insert(minute);
             if services.is_valid(row) {
                 let service = services.value(row);
@@ -78,15 +81,17 @@ impl Arrivals {
         }
     }
 
-    /// The coverage of a window at `now`; minutes that have not ended at the watermark do not count either way.
+    /// The coverage of a window at `now`. Minutes that have not ended at the watermark do not count either way, nor do those before
+    /// the first one that is known: a new collector is no gap.
     pub(super) fn coverage(&self, window: Window, now: Minute, watermark: UnixMicros) -> Coverage {
         let minutes = window.at(now);
+        let start = self.first.map_or(*minutes.start(), |first| first.max(*minutes.start()));
         let last = (*minutes.end()).min(Minute(Minute::of(watermark).0 - 1));
-        if last < *minutes.start() {
+        if last < start {
             return Coverage { covered: 0, ended: 0 };
         }
-        let ended = (last.0 - minutes.start().0 + 1).unsigned_abs();
-        Coverage { covered: self.covered.range(*minutes.start()..=last).count() as u64, ended }
+        let ended = (last.0 - start.0 + 1).unsigned_abs();
+        Coverage { covered: self.covered.range(start..=last).count() as u64, ended }
     }
 
     /// The minute in which a service last sent anything.
@@ -101,13 +106,27 @@ mod tests {
 
     #[test]
     fn only_minutes_that_have_ended_count() {
-        let arrivals = Arrivals { covered: [94, 96, 97, 99, 100].map(Minute).into(), last_seen: HashMap::new() };
+        let covered = [94, 96, 97, 99, 100].map(Minute).into();
+        let arrivals = Arrivals { first: Some(Minute(94)), covered, last_seen: HashMap::new() };
         let at = |watermark_s: i64| arrivals.coverage(Window::M5, Minute(100), UnixMicros(watermark_s * 1_000_000));
         // 95 to 99 have ended; 95 and 98 are missing.
         assert_eq!(at(100 * 60 + 30), Coverage { covered: 3, ended: 5 });
         // The watermark stands in 98, so that 95 to 97 have.
         assert_eq!(at(98 * 60 + 59), Coverage { covered: 2, ended: 3 });
         assert_eq!(at(90 * 60), Coverage { covered: 0, ended: 0 });
+    }
+
+    #[test]
+    fn minutes_before_the_first_one_do_not_count() {
+        let arrivals = Arrivals {
+            first: Some(Minute(97)),
+            covered: [97, 99].map(Minute).into(),
+            last_seen: HashMap::new(),
+        };
+        let at = |now| arrivals.coverage(Window::M5, Minute(now), Minute(now).start());
+        assert_eq!(at(97), Coverage { covered: 0, ended: 0 });
+        assert_eq!(at(98), Coverage { covered: 1, ended: 1 });
+        assert_eq!(at(100), Coverage { covered: 2, ended: 3 });
     }
 
     #[test]
