@@ -31,6 +31,8 @@ pub enum ApiError {
         /// What was asked for.
         url: String,
         /// The status.
+        status: u16,
+        /// The status in words.
         title: String,
         /// Why.
         detail: String,
@@ -88,9 +90,13 @@ impl Api {
                 Ok(problem) => (problem.title, problem.detail),
                 Err(_) => (response.status().to_string(), text),
             };
-            Err(ApiError::Refused { url, title, detail })
+            Err(ApiError::Refused { url, status: response.status().as_u16(), title, detail })
         };
         tokio::task::spawn_blocking(ask).await?
+    }
+
+    pub(crate) async fn get<T: DeserializeOwned + Send + 'static>(&self, path: &str) -> Result<T, ApiError> {
+        self.ask(path, None).await
     }
 
     pub(crate) async fn sql(&self, query: &str) -> Result<Vec<Vec<Value>>, ApiError> {

@@ -7,6 +7,7 @@
 mod check;
 mod history;
 mod live;
+mod slo;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::time::{Instant, MissedTickBehavior};
+use toolgauge_proto::api::ToolReport;
 use toolgauge_proto::time::SystemClock;
 
 pub use check::CheckError;
@@ -28,13 +30,16 @@ use crate::screen::{self, Screen};
 use crate::server::{Server, ServerError};
 use history::Plan;
 use live::Live;
+use slo::Objective;
 
 /// Live traffic that went well before a tool breaks.
 const BREAKS_AFTER: Duration = Duration::from_secs(30);
-/// How long it stays broken.
-const BROKEN_FOR: Duration = Duration::from_secs(60);
-/// How long the demo goes on after it healed, with `--exit`.
-const EXITS_AFTER: Duration = Duration::from_secs(30);
+/// How long the alert may take.
+const FIRES_WITHIN: Duration = Duration::from_secs(90);
+/// How long it stays broken after that.
+const HEALS_AFTER: Duration = Duration::from_secs(20);
+/// How long the alert may go on after that: its short window, and some slack.
+const RESOLVES_WITHIN: Duration = Duration::from_secs(480);
 /// How often live traffic goes on.
 const TICK: Duration = Duration::from_millis(200);
 /// How often the figures are asked for anew.
@@ -57,7 +62,7 @@ pub struct Options {
     /// Stop after the history
     #[arg(long)]
     pub no_live: bool,
-    /// Stop when the tool that broke has healed
+    /// Stop when the alert of the tool that broke has resolved
     #[arg(long, conflicts_with = "no_live")]
     pub exit: bool,
 }
@@ -94,6 +99,12 @@ pub enum DemoError {
     /// What the server says is not what was sent.
     #[error(transparent)]
     Check(#[from] CheckError),
+    /// The alert did not fire in time.
+    #[error("no alert fired within {FIRES_WITHIN:?} of the break")]
+    Silent,
+    /// It did not resolve in time.
+    #[error("the alert did not resolve within {RESOLVES_WITHIN:?} of the end of the break")]
+    Stuck,
     /// A task panicked.
     #[error("a task ended by a fault of the program")]
     Task(#[from] tokio::task::JoinError),
@@ -148,6 +159,8 @@ pub async fn run(
 ) -> Result<(), DemoError> {
     let folder = Folder::new(data)?;
     config.data = folder.path();
+    let objective = slo::write(&config.data).map_err(DemoError::Folder)?;
+    config.slo.0.push(objective.display().to_string());
     let server = Server::start(&config).await?;
     let demo = Demo {
         options,
@@ -220,31 +233,40 @@ impl Demo<'_> {
 
     async fn live(mut self, mut live: Live) -> Result<(), DemoError> {
         let tool = TOOLS[FRAGILE].name;
-        let (began, mut breaks_at, mut heals_at) = (Instant::now(), None, None);
+        let mut act = Act::Calm { since: Instant::now() };
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut refreshed: Option<Instant> = None;
-        self.screen.say(&format!("Live traffic begins; {tool} breaks in {} s.", BREAKS_AFTER.as_secs()))?;
+        let seconds = BREAKS_AFTER.as_secs();
+        self.screen.say(&format!("Live traffic begins; {tool}, whose objective is 99.9 %, breaks in {seconds} s."))?;
         loop {
             ticks.tick().await;
             let now = now_ns(self.clock);
             live.go_on(now).await?;
-            if breaks_at.is_none() && began.elapsed() >= BREAKS_AFTER {
-                breaks_at = Some(Instant::now());
+            if let Act::Calm { since } = act
+                && since.elapsed() >= BREAKS_AFTER
+            {
                 live.break_tool(now);
+                act = Act::Broken { since: Instant::now() };
                 self.screen.say(&format!("{tool} breaks: every call of it times out."))?;
             }
-            if heals_at.is_none() && breaks_at.is_some_and(|at| at.elapsed() >= BROKEN_FOR) {
-                heals_at = Some(Instant::now());
+            if let Act::Fired { since } = act
+                && since.elapsed() >= HEALS_AFTER
+            {
                 live.heal_tool(now);
-                self.screen.say(&format!("{tool} has healed."))?;
+                act = Act::Healed { since: Instant::now() };
+                self.screen
+                    .say(&format!("{tool} has healed; the alert goes on until its short window has forgotten."))?;
             }
             if refreshed.is_none_or(|at| at.elapsed() >= REFRESH) {
                 refreshed = Some(Instant::now());
-                let tools = self.api.tools(SHOWN).await?;
-                self.screen.show(&screen::tools(&tools), &screen::summary(&tools))?;
+                let (tools, objective) = (self.api.tools(SHOWN).await?, Objective::ask(&self.api).await?);
+                if let Some(objective) = &objective {
+                    act = self.follow(act, objective)?;
+                }
+                self.draw(&tools, objective.as_ref(), act)?;
             }
-            if self.options.exit && heals_at.is_some_and(|at| at.elapsed() >= EXITS_AFTER) {
+            if self.options.exit && matches!(act, Act::Resolved) {
                 break;
             }
         }
@@ -252,6 +274,59 @@ impl Demo<'_> {
         self.api.until_visible().await?;
         self.check(live.ledger()).await
     }
+
+    /// Looks whether the alert has changed.
+    fn follow(&self, act: Act, objective: &Objective) -> Result<Act, DemoError> {
+        let seconds = |since: Instant| since.elapsed().as_secs();
+        match act {
+            Act::Broken { since } if objective.firing() => {
+                let (after, burning) = (seconds(since), objective.burning());
+                self.screen.say(&format!("PAGE after {after} s: ErrorBudgetBurn is firing ({burning})."))?;
+                Ok(Act::Fired { since: Instant::now() })
+            }
+            Act::Broken { since } if since.elapsed() >= FIRES_WITHIN && self.options.exit => Err(DemoError::Silent),
+            Act::Healed { since } if !objective.firing() => {
+                self.screen.say(&format!("The alert has resolved, {} s after the tool healed.", seconds(since)))?;
+                Ok(Act::Resolved)
+            }
+            Act::Healed { since } if since.elapsed() >= RESOLVES_WITHIN && self.options.exit => Err(DemoError::Stuck),
+            other => Ok(other),
+        }
+    }
+
+    fn draw(&mut self, tools: &[ToolReport], objective: Option<&Objective>, act: Act) -> Result<(), DemoError> {
+        let (mut figures, mut summary) = (screen::tools(tools), screen::summary(tools));
+        if let Some(objective) = objective {
+            figures.push_str(&objective.lines());
+            summary = format!("{summary}; {}", objective.summary());
+            if let (Act::Healed { since }, Some(most)) = (act, objective.drained_after()) {
+                let left = most.saturating_sub(since.elapsed()).as_secs();
+                let draining = format!("the short window drains: resolves within {}:{:02}", left / 60, left % 60);
+                figures.push_str(&format!("\n{draining}"));
+                summary = format!("{summary}; {draining}");
+            }
+        }
+        Ok(self.screen.show(&figures, &summary)?)
+    }
+}
+
+/// What happens to the fragile tool.
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    Calm {
+        since: Instant,
+    },
+    Broken {
+        since: Instant,
+    },
+    /// Its alert fires.
+    Fired {
+        since: Instant,
+    },
+    Healed {
+        since: Instant,
+    },
+    Resolved,
 }
 
 /// Three questions to paste.
