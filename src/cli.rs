@@ -229,7 +229,10 @@ enum Failure {
 impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::BrokenSlos { .. } | Self::Endpoint(_) | Self::Server(ServerError::Conventions(_)) => WRONG_USAGE,
+            Self::Config(_)
+            | Self::BrokenSlos { .. }
+            | Self::Endpoint(_)
+            | Self::Server(ServerError::Conventions(_)) => WRONG_USAGE,
             _ => FAILED,
         }
     }

@@ -92,10 +92,7 @@ fn keyed(row: &[Value]) -> (u64, String) {
     (count(&row[0]), row[1].as_str().unwrap_or_default().to_owned())
 }
 
-fn named<K: Ord, V: Clone>(of: &BTreeMap<(K, &'static str), V>) -> BTreeMap<(K, String), V>
-where
-    K: Clone,
-{
+fn named<K: Ord + Clone, V: Clone>(of: &BTreeMap<(K, &'static str), V>) -> BTreeMap<(K, String), V> {
     of.iter().map(|((first, name), value)| ((first.clone(), (*name).to_owned()), value.clone())).collect()
 }
 

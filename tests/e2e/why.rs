@@ -61,7 +61,9 @@ async fn why_names_the_rule_of_each_record_or_the_first_condition_that_failed() 
     let recognised: Vec<_> = verdicts.iter().filter(|verdict| verdict["recognised"] == true).collect();
     assert_eq!((verdicts.len(), recognised.len()), (13, 1));
     assert_eq!(recognised[0]["kind"], "model");
-    assert!(verdicts.iter().all(|verdict| verdict["recognised"] == true || verdict["missed"][0]["condition"].is_string()));
+    assert!(
+        verdicts.iter().all(|verdict| verdict["recognised"] == true || verdict["missed"][0]["condition"].is_string())
+    );
 
     let (code, _, stderr) = run(command(&["why", &corpus("README.md")])).await;
     assert_eq!(code, 1);

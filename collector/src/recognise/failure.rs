@@ -144,7 +144,7 @@ pub(crate) fn class(error_type: Option<&str>, code: Option<i32>, message: Option
             .find_map(|(class, words)| words.iter().find(|word| text.contains(**word)).map(|word| (*class, *word)))
     };
     // Whoever writes a code into the type means it, whether as a number or by its name.
-    let in_type = error_type.and_then(|text| code_of(text));
+    let in_type = error_type.and_then(code_of);
     let by_code = |code: i32| Some((class_of_code(code)?, code));
     if let Some((class, code)) = in_type.and_then(by_code) {
         return (class, Because::Code(code));

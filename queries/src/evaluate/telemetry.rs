@@ -118,11 +118,8 @@ mod tests {
 
     #[test]
     fn minutes_before_the_first_one_do_not_count() {
-        let arrivals = Arrivals {
-            first: Some(Minute(97)),
-            covered: [97, 99].map(Minute).into(),
-            last_seen: HashMap::new(),
-        };
+        let arrivals =
+            Arrivals { first: Some(Minute(97)), covered: [97, 99].map(Minute).into(), last_seen: HashMap::new() };
         let at = |now| arrivals.coverage(Window::M5, Minute(now), Minute(now).start());
         assert_eq!(at(97), Coverage { covered: 0, ended: 0 });
         assert_eq!(at(98), Coverage { covered: 1, ended: 1 });

@@ -126,7 +126,7 @@ prop_compose! {
             dropped_events_count: numbers.2,
             links: if parts.1 { vec![link] } else { vec![] },
             dropped_links_count: 0,
-            status: parts.2.then(|| Status { message: texts.2, code: numbers.3 }),
+            status: parts.2.then_some(Status { message: texts.2, code: numbers.3 }),
             flags: numbers.2,
         }
     }
@@ -350,7 +350,7 @@ fn what_is_no_json_of_the_request_is_told_with_its_place() {
     );
     let long = format!(r#"{{"resourceSpans":[{{"resource":"{}"}}]}}"#, "x".repeat(1 << 20));
     assert!(to_protobuf(long.as_bytes(), TRACES).expect_err("no object").chars().count() <= DETAIL_CHARS_MAX);
-    let deep = format!("{}{}", "{\"resourceSpans\":[".repeat(1), "{\"x\":".repeat(200));
+    let deep = format!("{}{}", "{\"resourceSpans\":[", "{\"x\":".repeat(200));
     assert!(to_protobuf(deep.as_bytes(), TRACES).is_err());
     let deep = format!(
         "{{\"resourceSpans\":[{{\"resource\":{{\"attributes\":[{{\"value\":{}",
