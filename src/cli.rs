@@ -161,7 +161,7 @@ enum SloAction {
 
 #[derive(Debug, Args)]
 struct Why {
-    /// A file with an export (protobuf), or the id of a trace that a running server has
+    /// A file with an export (protobuf or JSON), or the id of a trace that a running server has
     export: String,
     /// What the file holds, if it cannot be told
     #[arg(long, value_enum)]

@@ -4,6 +4,8 @@ use std::io::Write;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use toolgauge_collector::export::ExportSignal;
+use toolgauge_collector::receiver::json_to_protobuf;
 use toolgauge_collector::recognise::{
     ConventionError, Conventions, Explanation, RecogniseSettings, Recogniser, Verdict,
 };
@@ -12,6 +14,9 @@ use toolgauge_collector::recognise::{
 const NEAREST: usize = 1;
 /// Largest file that is read, in bytes: as large as a request may be.
 const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// What is in every JSON export of logs.
+const LOGS_KEY: &[u8] = b"\"resourceLogs\"";
 
 /// What a file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -63,8 +68,15 @@ pub fn explain(path: &Path, holds: Option<Holds>, own: Vec<(String, String)>) ->
     if std::fs::metadata(path).map_err(read)?.len() > FILE_BYTES_MAX {
         return Err(WhyError::TooLarge { path: named() });
     }
-    let body = std::fs::read(path).map_err(read)?;
+    let mut body = std::fs::read(path).map_err(read)?;
     let no_export = |reason: String| WhyError::NoExport { path: named(), reason };
+    let mut holds = holds;
+    if body.trim_ascii_start().first() == Some(&b'{') {
+        let is_logs = body.windows(LOGS_KEY.len()).any(|window| window == LOGS_KEY);
+        let told = *holds.get_or_insert(if is_logs { Holds::Logs } else { Holds::Traces });
+        let signal = if told == Holds::Logs { ExportSignal::Logs } else { ExportSignal::Traces };
+        body = json_to_protobuf(&body, Some(signal)).map_err(no_export)?;
+    }
     let recogniser = Recogniser::new(Conventions::with(&own)?, RecogniseSettings::default())?;
     let traces = || recogniser.explain_traces(&body).map_err(|error| no_export(error.to_string()));
     let logs = || recogniser.explain_logs(&body).map_err(|error| no_export(error.to_string()));

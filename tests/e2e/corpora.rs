@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use toolgauge::config::Time;
 
+use crate::http_door::{JSON, post};
 use crate::sandbox::{LOGS, Sandbox, TRACES, close, nanos, nanos_of_number};
 
 /// Longer than any pause between two attempts in the captures.
@@ -62,8 +63,14 @@ async fn check(name: &str) {
     let mut client = sandbox.client().await;
     for file in manifest["capture"]["files"].as_array().unwrap() {
         let file = file.as_str().unwrap();
-        let path = if file.ends_with("-logs.pb") { LOGS } else { TRACES };
-        client.export(path, &std::fs::read(folder.join(file)).unwrap()).await;
+        let body = std::fs::read(folder.join(file)).unwrap();
+        let is_logs = file.contains("-logs.");
+        if file.ends_with(".json") {
+            let url = format!("http://{}/v1/{}", sandbox.otlp_http, if is_logs { "logs" } else { "traces" });
+            assert_eq!(post(&url, JSON, None, body).await.0, 200, "{file}");
+        } else {
+            client.export(if is_logs { LOGS } else { TRACES }, &body).await;
+        }
     }
     sandbox.api.until_visible().await;
     let arrived =
@@ -254,6 +261,7 @@ corpora!(
     mcp_by_openllmetry_gives_the_figures_of_its_manifest: "mcp_traceloop",
     langchain_by_openinference_gives_the_figures_of_its_manifest: "langchain_openinference",
     langchain_by_openllmetry_gives_the_figures_of_its_manifest: "langchain_traceloop",
+    vercel_ai_gives_the_figures_of_its_manifest: "vercel_ai5",
     smolagents_gives_the_figures_of_its_manifest: "smolagents_openinference",
     claude_code_gives_the_figures_of_its_manifest: "claude_code_synthetic_logs",
     codex_cli_gives_the_figures_of_its_manifest: "codex_cli",

@@ -18,10 +18,10 @@ use crate::traffic::trace;
 /// The captures get old; nothing of them may be refused for it.
 const RETENTION: Duration = Duration::from_secs(100 * 366 * 86_400);
 const PROTOBUF: &str = "application/x-protobuf";
-const JSON: &str = "application/json";
+pub(crate) const JSON: &str = "application/json";
 
 /// Sends one request; the status and the body of its answer.
-async fn post(url: &str, kind: &'static str, encoding: Option<&str>, body: Vec<u8>) -> (u16, Vec<u8>) {
+pub(crate) async fn post(url: &str, kind: &'static str, encoding: Option<&str>, body: Vec<u8>) -> (u16, Vec<u8>) {
     let mut request = ureq::post(url).header("content-type", kind);
     if let Some(encoding) = encoding {
         request = request.header("content-encoding", encoding);

@@ -65,6 +65,10 @@ async fn why_names_the_rule_of_each_record_or_the_first_condition_that_failed() 
         verdicts.iter().all(|verdict| verdict["recognised"] == true || verdict["missed"][0]["condition"].is_string())
     );
 
+    let (code, stdout, stderr) = run(command(&["why", &corpus("vercel_ai5/0001-traces.json")])).await;
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert!(stdout.ends_with("11 records, 11 recognised as calls\n"), "{stdout}");
+
     let (code, _, stderr) = run(command(&["why", &corpus("README.md")])).await;
     assert_eq!(code, 1);
     assert!(stderr.contains("is no OTLP export") && stderr.contains("--holds"), "{stderr}");

@@ -69,6 +69,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 use toolgauge_proto::time::Clock;
 
 pub use counters::ReceiverCounters;
+pub use json::to_protobuf as json_to_protobuf;
 pub use settings::*;
 
 use crate::export::Sink;

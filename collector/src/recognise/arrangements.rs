@@ -11,7 +11,9 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message as _;
 
 use super::*;
+use crate::export::ExportSignal;
 use crate::live::{FrameBody, LiveFrame, LiveRows, LiveSettings};
+use crate::receiver::json_to_protobuf;
 
 /// After the last of the captures, in seconds since 1970.
 pub(super) const RECEIVED_S: i64 = 1_800_000_000;
@@ -63,7 +65,11 @@ pub(super) fn exports(folder: &Path) -> Vec<Export> {
                 Some(Export::Traces(ExportTraceServiceRequest::decode(&*bytes).unwrap()))
             } else if name.ends_with("-logs.pb") {
                 Some(Export::Logs(ExportLogsServiceRequest::decode(&*bytes).unwrap()))
+            } else if name.ends_with("-traces.json") {
+                let bytes = json_to_protobuf(&bytes, Some(ExportSignal::Traces)).unwrap();
+                Some(Export::Traces(ExportTraceServiceRequest::decode(&*bytes).unwrap()))
             } else {
+                assert_eq!(name, "manifest.json", "a capture in a form that is not read");
                 None
             }
         })

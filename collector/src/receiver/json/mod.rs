@@ -49,7 +49,7 @@ const FIXED32: u32 = 5;
 ///
 /// # Errors
 /// What is wrong, and at which line and column.
-pub(super) fn to_protobuf(json: &[u8], signal: Option<ExportSignal>) -> Result<Vec<u8>, String> {
+pub fn to_protobuf(json: &[u8], signal: Option<ExportSignal>) -> Result<Vec<u8>, String> {
     let table = match signal {
         Some(ExportSignal::Traces) => &schema::TRACES,
         Some(ExportSignal::Logs) => &schema::LOGS,
