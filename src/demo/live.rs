@@ -54,8 +54,18 @@ impl Live {
             self.under_way.insert((run.end_ns, Reverse(self.begun)), run);
             self.next_ns += RUN_INTERVAL_NS;
         }
+        self.send_until(now_ns).await
+    }
+
+    /// Begins nothing more, and sends what is under way: others of its sessions are counted already.
+    pub(crate) async fn finish(&mut self) -> Result<(), DemoError> {
+        self.send_until(u64::MAX).await
+    }
+
+    /// Sends what ends until then.
+    async fn send_until(&mut self, until_ns: u64) -> Result<(), DemoError> {
         let mut batch = Batch::default();
-        while let Some(first) = self.under_way.first_entry().filter(|first| first.key().0 <= now_ns) {
+        while let Some(first) = self.under_way.first_entry().filter(|first| first.key().0 <= until_ns) {
             batch.push(first.remove());
         }
         if let Some(export) = batch.take() {

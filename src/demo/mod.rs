@@ -271,6 +271,7 @@ impl Demo<'_> {
             }
         }
         self.screen.finish();
+        live.finish().await?;
         self.api.until_visible().await?;
         self.check(live.ledger()).await
     }

@@ -1,15 +1,20 @@
 //! `toolgauge demo` and `toolgauge loadgen`, as processes.
 
+use std::time::Duration;
+
 use prost::Message as _;
 use serde_json::Value;
 use toolgauge::config::Time;
 
-use crate::process::{program, run};
+use crate::process::{program, run, run_within};
 use crate::sandbox::{LIMIT, Sandbox, TRACES, nanos, now_ns};
 use crate::traffic::{ROWS_PER_TRACE, trace};
 
 /// Any port, so that demos run side by side.
 const DOORS: [&str; 6] = ["--otlp-grpc", "127.0.0.1:0", "--otlp-http", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+
+/// How long a demo with live traffic may take.
+const DEMO_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// Scenario: a demo without live traffic. Guarantees: every figure of its ledger is what SQL says, and the folder of its own is
 /// gone afterwards.
@@ -29,6 +34,32 @@ async fn the_history_of_a_demo_is_what_its_ledger_says() {
     assert!(stdout.contains("search_docs") && stdout.contains(" sql --url http://127.0.0.1:"), "{stdout}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     assert_eq!(stderr, "");
+}
+
+/// Scenario: a whole demo, with production's windows: it takes some seven minutes, beside the other tests. Guarantees: the alert fires
+/// within 90 s of the break (or the demo fails), resolves after the tool healed, and the ledger still agrees with SQL.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_pages_and_resolves() {
+    let mut command = program();
+    command.args(["demo", "--exit", "--calls", "20000"]).args(DOORS);
+    let (code, stdout, stderr) = run_within(DEMO_LIMIT, command).await;
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    let told: Vec<usize> = [
+        "Checked by SQL: ",
+        "search_docs breaks: ",
+        "PAGE after ",
+        "search_docs has healed",
+        "the short window drains: ",
+        "The alert has resolved, ",
+        "generator's ledger.\n",
+    ]
+    .iter()
+    .scan(0, |at, words| {
+        *at += stdout[*at..].find(words)? + words.len();
+        Some(*at)
+    })
+    .collect();
+    assert_eq!(told.len(), 7, "{stdout}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use crate::sandbox::{Api, LIMIT, until};
 
@@ -28,9 +29,14 @@ pub(crate) fn serve_arguments(data: &Path) -> Vec<String> {
 }
 
 /// Exit code, standard output, standard error of a command that ends by itself.
-pub(crate) async fn run(mut command: Command) -> (i32, String, String) {
+pub(crate) async fn run(command: Command) -> (i32, String, String) {
+    run_within(LIMIT, command).await
+}
+
+/// The same, for one that takes longer.
+pub(crate) async fn run_within(limit: Duration, mut command: Command) -> (i32, String, String) {
     let output = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output().unwrap());
-    let output = tokio::time::timeout(LIMIT, output).await.unwrap().unwrap();
+    let output = tokio::time::timeout(limit, output).await.unwrap().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }
