@@ -273,10 +273,14 @@ impl Manager {
         self.posts.lock().unwrap().iter().flat_map(|post| post.as_array().unwrap().clone()).collect()
     }
 
+    /// Of these, those of this tier.
+    pub(crate) fn tier(&self, tier: &str) -> Vec<Value> {
+        self.alerts().into_iter().filter(|alert| alert["labels"]["burn_tier"] == tier).collect()
+    }
+
     /// Of the alerts with this tier: start times.
     pub(crate) fn starts(&self, tier: &str) -> BTreeSet<String> {
-        let alerts = self.alerts().into_iter().filter(|alert| alert["labels"]["burn_tier"] == tier);
-        alerts.map(|alert| alert["startsAt"].as_str().unwrap().to_owned()).collect()
+        self.tier(tier).iter().map(|alert| alert["startsAt"].as_str().unwrap().to_owned()).collect()
     }
 
     async fn connection(self, mut stream: TcpStream) {
