@@ -220,6 +220,8 @@ async fn sessions_end_after_some_quiet_and_sum_their_counted_rows() {
             ]
         })
         .collect();
+    let ids_alone = sql.query(&lake, "SELECT session_id FROM sessions").await;
+    assert_eq!(ids_alone.len(), found.len(), "also where no sum is asked for");
     assert!(found.len() > ids, "some session is parted: {} of {ids}", found.len());
     assert_eq!(found, expected);
 }
