@@ -64,6 +64,10 @@ pub trait File: Send + Debug {
     /// Makes content and metadata durable.
     fn sync_all(&mut self) -> io::Result<()>;
 
+    /// Tells the machine that nobody is about to read what is durable, so that its memory can be used for what is
+    /// written next. A hint, of no consequence for the content.
+    fn drop_cache(&mut self) {}
+
     /// Cuts the file off, or extends it with zeros, to `len` bytes; appending goes on from there.
     fn set_len(&mut self, len: u64) -> io::Result<()>;
 

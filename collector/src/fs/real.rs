@@ -169,6 +169,11 @@ impl File for RealFile {
         self.0.sync_all()
     }
 
+    #[cfg(target_os = "linux")]
+    fn drop_cache(&mut self) {
+        drop(rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed));
+    }
+
     fn set_len(&mut self, len: u64) -> io::Result<()> {
         self.0.set_len(len)?;
         self.0.seek(SeekFrom::Start(len)).map(drop)

@@ -292,6 +292,8 @@ impl Wal {
     /// Appends the staged frames to the segment that is written.
     fn commit(&mut self) -> Result<(), Failure> {
         let active = &mut self.active;
+        // The log is read at a start only. Without this its writes touch ever new pages, which cost more than the copy.
+        active.file.drop_cache();
         if let Err(error) = write_frames(&mut *active.file, active.marker, None, &self.staged) {
             let failure = write_failure(error);
             if matches!(failure, Failure::NoRoom(_)) {
