@@ -17,6 +17,9 @@ use toolgauge_proto::time::{Clock as _, SystemClock, UnixMicros};
 #[expect(dead_code, reason = "shared with the other benchmarks")]
 mod load;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Commits whose mean is taken.
 const WINDOW: u64 = 50;
 

@@ -391,11 +391,13 @@ impl DeltaWriter {
             }
         }
         self.remember(app_id, Some(version));
-        self.runtime
-            .block_on(self.reader.update_incremental(None))
-            .map_err(|e| LakeError::delta(self.table, "refresh", e))?;
         if self.snapshot.version().is_multiple_of(CHECKPOINT_COMMITS) {
             self.checkpoint(time_ms)?;
+            self.reload()?;
+        } else {
+            self.runtime
+                .block_on(self.reader.update_incremental(None))
+                .map_err(|e| LakeError::delta(self.table, "refresh", e))?;
         }
         Ok(true)
     }
@@ -476,6 +478,15 @@ impl DeltaWriter {
             None,
         );
         self.runtime.block_on(clean).map_err(|e| LakeError::delta(self.table, "clean the log of", e))?;
+        Ok(())
+    }
+
+    /// Reads the readers' snapshot anew. A refresh looks at every batch of files that was ever added, and each commit adds
+    /// one, so that refreshes would cost more and more; a checkpoint has all files in few.
+    fn reload(&mut self) -> Result<(), LakeError> {
+        let mut reader = DeltaTable::new(self.reader.log_store());
+        self.runtime.block_on(reader.load()).map_err(|e| LakeError::delta(self.table, "reload", e))?;
+        self.reader = reader;
         Ok(())
     }
 
