@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use toolgauge_collector::lake::FoldSettings;
+use toolgauge_collector::lake::{CompactSettings, FoldSettings};
 use toolgauge_collector::live::LiveSettings;
 use toolgauge_collector::pipeline::CollectorSettings;
 use toolgauge_collector::receiver::Settings as ReceiverSettings;
@@ -253,6 +253,16 @@ section!(
         commit_rows: Count,
         /// How often, in log time, the sums of committed rows are written to `calls_1m`.
         fold_interval: Time,
+        /// How often it is looked whether there are small files to merge; 0 for never.
+        compact_interval: Time,
+        /// So many small files of the newest date are merged at once, or more.
+        compact_files: Count,
+        /// Only smaller files are merged.
+        compact_below: Bytes,
+        /// Files are merged up to this size of all together.
+        compact_target: Bytes,
+        /// How long files that were merged, or are too old, stay on the disk for queries that began before.
+        keep_removed: Time,
     }
 );
 section!(
@@ -371,6 +381,11 @@ impl Default for LakeConfig {
             commit_interval: Time::micros(collector.commit_interval_us),
             commit_rows: Count(collector.commit_rows),
             fold_interval: Time::micros(collector.fold.interval_us.unsigned_abs()),
+            compact_interval: Time::micros(collector.compact.interval_us),
+            compact_files: Count(collector.compact.files_min as u64),
+            compact_below: Bytes(collector.compact.small_bytes),
+            compact_target: Bytes(collector.compact.target_bytes),
+            keep_removed: Time::micros(collector.compact.keep_removed_us),
         }
     }
 }
@@ -498,12 +513,25 @@ impl Config {
             keep_attributes: self.recognise.keep_attributes.0.clone(),
             conventions: Vec::new(),
         };
+        let interval_us = self.lake.compact_interval.as_micros().unsigned_abs();
+        let compact = CompactSettings {
+            merge: interval_us > 0,
+            // Old dates go even if nothing is merged.
+            interval_us: if interval_us > 0 { interval_us } else { CompactSettings::default().interval_us },
+            files_min: size(self.lake.compact_files.0),
+            small_bytes: self.lake.compact_below.0,
+            target_bytes: self.lake.compact_target.0,
+            // A query that runs must not lose its files.
+            keep_removed_us: (self.lake.keep_removed.0.max(2 * self.queries.timeout.0)).as_micros() as u64,
+            retention_us: recognise.retention_us,
+        };
         CollectorSettings {
             wal,
             live,
             recognise,
             commit_rows: self.lake.commit_rows.0,
             commit_interval_us: self.lake.commit_interval.as_micros().unsigned_abs(),
+            compact,
             fold: FoldSettings { interval_us: self.lake.fold_interval.as_micros(), ..FoldSettings::default() },
             ..CollectorSettings::new(self.data.clone())
         }
@@ -597,6 +625,16 @@ mod tests {
         assert_eq!(toml::from_str::<Config>(&text).unwrap(), config);
         assert_eq!(config.collector().live.settle_us, LiveSettings::default().settle_us);
         assert_eq!(config.receiver(), ReceiverSettings::default());
+        assert_eq!(config.collector().compact, CompactSettings::default());
+    }
+
+    #[test]
+    fn files_that_are_not_merged_are_still_dropped_when_they_are_too_old() {
+        let file = "[lake]\ncompact_interval = \"0s\"\nkeep_removed = \"1s\"\n[recognise]\nretention = \"30d\"\n";
+        let compact = load(Some(file), &[], vec![]).unwrap().collector().compact;
+        assert!(!compact.merge && compact.interval_us > 0);
+        assert_eq!(compact.retention_us, 30 * 86_400 * 1_000_000);
+        assert_eq!(compact.keep_removed_us, 60_000_000, "twice the time of a query");
     }
 
     #[test]

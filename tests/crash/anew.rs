@@ -54,6 +54,9 @@ fn carry_out(machine: &mut Machine, plan: &Plan, later_us: i64) {
     for step in &plan.steps {
         match step {
             Step::Commit => machine.commit().unwrap(),
+            Step::Compact => {
+                machine.compact().unwrap();
+            }
             Step::Send { at_us, exports } => {
                 let at = UnixMicros(at_us + later_us);
                 for export in exports {
@@ -74,7 +77,10 @@ fn calls(fs: &SimFs) -> Vec<RecordBatch> {
 
 fn positions(calls: &[RecordBatch]) -> Vec<i64> {
     let rows = in_schema(Table::Calls, calls);
-    rows.column(Table::Calls.index_of("wal_position")).as_primitive::<Int64Type>().values().to_vec()
+    let mut positions =
+        rows.column(Table::Calls.index_of("wal_position")).as_primitive::<Int64Type>().values().to_vec();
+    positions.sort_unstable();
+    positions
 }
 
 /// Scenario: the log of a data folder is moved away, before and after its rows were folded, and another one begins; later
@@ -89,7 +95,7 @@ fn another_log_of_the_same_folder_goes_on_with_positions_and_folds() {
         let mut plan = Plan::draw(seed, Size::SMALL);
         if seed % 2 == 0 {
             // What is not committed goes with the log.
-            plan.steps.truncate(plan.steps.len() - 3);
+            plan.steps.truncate(plan.steps.len() - 5);
         }
         carry_out(&mut machine, &plan, 0);
         drop(machine);

@@ -51,7 +51,9 @@ fn crash(
 /// How many operations a plan takes without a crash, and the disk then.
 fn operations(plan: &Plan) -> (u64, Arc<SimFs>) {
     let fs = fresh_disk(1);
-    History::new(plan).live(&fs, Query::Files).unwrap();
+    let mut history = History::new(plan);
+    history.live(&fs, Query::Files).unwrap();
+    assert!(history.compacted[0] > 0, "nothing was merged");
     (fs.operations(), fs)
 }
 
@@ -76,7 +78,7 @@ fn random_run(seed: u64) -> (Rows, Vec<u64>) {
     crash(&plan, fresh_disk(seed), crashes, query)
 }
 
-/// Scenario: the power fails in each operation of a workload, and everything that was not synced is gone.
+/// Scenario: the power fails in each operation of a workload, merges and deletions among them, and everything that was not synced is gone.
 /// Guarantees: every row that was acknowledged is found exactly once, decided as without a crash.
 #[test]
 fn a_power_cut_at_any_operation_leaves_every_row_once() {
@@ -89,7 +91,44 @@ fn a_power_cut_at_any_operation_leaves_every_row_once() {
     each(1..operations + 1, |at| drop(crash(&plan, fresh_disk(1), [(at, Survival::None, at)], Query::Files)));
 }
 
-/// Scenario: as above, but a part of what was not synced has reached the disk, and the recovery may crash too.
+/// Scenario: a crash in each operation in which files of all tables are merged, and deleted later.
+/// Guarantees: as above, and no file is left behind.
+#[test]
+fn a_crash_at_any_operation_of_a_merge_leaves_every_row_once_and_no_file() {
+    let mut plan = Plan::draw(1, Size { commit_one_in: 1, ..Size::SMALL });
+    plan.steps.retain(|step| !matches!(step, Step::Compact));
+    let before = plan.clone();
+    let Some(Step::Send { at_us, .. }) = plan.steps.iter().rfind(|step| matches!(step, Step::Send { .. })) else {
+        panic!("nothing is sent")
+    };
+    let later = Step::Send { at_us: at_us + 70_000_000, exports: Vec::new() };
+    plan.steps.extend([Step::Compact, later, Step::Commit, Step::Compact]);
+    let begin = || {
+        let fs = fresh_disk(1);
+        let mut history = History::new(&before);
+        drop(history.live(&fs, Query::Files).unwrap());
+        (fs.restart(1, Survival::ProcessKill), history.with(&plan))
+    };
+    let (fs, mut history) = begin();
+    drop(history.live(&fs, Query::Files).unwrap());
+    let [merged, deleted] = history.compacted;
+    assert!(merged >= 5 && deleted > 5, "{merged} merges, {deleted} files deleted");
+    each(1..fs.operations() + 1, |at| {
+        let (fs, mut history) = begin();
+        fs.crash_at(at);
+        assert!(history.live(&fs, Query::Files).is_err());
+        let survival = [Survival::None, Survival::ProcessKill, Survival::Random, Survival::All][(at % 4) as usize];
+        let fs = fs.restart(at, survival);
+        let mut machine = history.live(&fs, Query::Files).unwrap();
+        machine.compactor.delete(u64::MAX).unwrap();
+        for table in Table::ALL {
+            assert_eq!(files::on_disk(&fs, table), files::named(&fs, table).len(), "files of {}", table.name());
+        }
+        drop(history.finish(&fs, machine, Query::Files));
+    });
+}
+
+/// Scenario: power cuts anywhere; a part of what was not synced has reached the disk, and the recovery may crash too.
 #[test]
 fn random_power_cuts_leave_every_row_once() {
     let runs = runs(100);

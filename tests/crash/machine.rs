@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use arrow::array::RecordBatch;
+use datafusion::catalog::TableProvider;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use tokio::runtime::Runtime;
 use toolgauge_collector::export::Export;
 use toolgauge_collector::fs::Fs;
 use toolgauge_collector::fs::sim::{SimFs, Survival};
-use toolgauge_collector::lake::FoldSettings;
-use toolgauge_collector::lake::{Commit, LakeError, LakeTables};
+use toolgauge_collector::lake::{Commit, CompactSettings, Compactor, FoldSettings, LakeError, LakeTables};
 use toolgauge_collector::live::LiveSettings;
 use toolgauge_collector::pipeline::{CollectorError, CollectorSettings, CommitMarks, Fold, Opened};
 use toolgauge_collector::wal::{Frame, FrameContent, Wal, WalSettings};
@@ -36,6 +36,8 @@ pub(crate) fn settings() -> CollectorSettings {
         live: LiveSettings { settle_us: 2_000_000, remember_us: 20_000_000, ..LiveSettings::default() },
         // Written by age, and by number of keys; caught up with in several stretches.
         fold: FoldSettings { interval_us: 8_000_000, keys_max: 24, catch_up_rows: 16 },
+        // Merged by few, so that merged ones are merged again.
+        compact: CompactSettings { files_min: 2, keep_removed_us: 60_000_000, ..CompactSettings::default() },
         ..CollectorSettings::new("/data".into())
     }
 }
@@ -46,6 +48,9 @@ pub(crate) struct Machine {
     pub(crate) tables: LakeTables,
     pub(crate) fold: Fold,
     pub(crate) reader: Reader,
+    pub(crate) compactor: Compactor,
+    /// Log time of the start.
+    began: UnixMicros,
 }
 
 impl Machine {
@@ -54,9 +59,12 @@ impl Machine {
         let settings = settings();
         let dynamic: Arc<dyn Fs> = Arc::<SimFs>::clone(fs);
         let Opened { wal, mut tables, fold, .. } = Opened::open(&settings, dynamic, RUNTIME.handle())?;
-        let calls = || files::rows(fs, Table::Calls);
+        let compactor = tables.compactor(settings.compact);
+        let began = fold.live().received();
+        let provider = tables.provider(Table::Calls)?;
+        let calls = || if files::is_whole(fs, Table::Calls) { files::rows(fs, Table::Calls) } else { read(provider) };
         let reader = Reader::open(&wal.writer().to_string(), &mut tables, calls)?;
-        Ok(Self { wal, tables, fold, reader })
+        Ok(Self { wal, tables, fold, reader, compactor, began })
     }
 
     pub(crate) fn begin_commit(&mut self) -> Option<(Commit, CommitMarks)> {
@@ -73,14 +81,26 @@ impl Machine {
         Ok(())
     }
 
+    /// Merges what can be merged and deletes what can be deleted, as the compactor's thread does it.
+    /// How often it did either.
+    pub(crate) fn compact(&mut self) -> Result<[u64; 2], LakeError> {
+        let mut merged = 0;
+        let now = self.fold.live().received();
+        let elapsed_us = now.0.saturating_sub(self.began.0).unsigned_abs();
+        for table in Table::ALL {
+            while let Some(task) = self.compactor.task(&self.tables.files(table)?, now)? {
+                let exchange = self.compactor.prepare(task, &|| false)?.unwrap();
+                assert!(self.tables.exchange(&exchange, now)?, "nobody else merges files");
+                self.compactor.exchanged(exchange, elapsed_us);
+                merged += 1;
+            }
+        }
+        Ok([merged, self.compactor.delete(elapsed_us)?])
+    }
+
     /// The committed rows of each table, as queries see them.
     pub(crate) fn committed_rows(&self) -> [Vec<RecordBatch>; Table::ALL.len()] {
-        let providers = self.tables.committed().unwrap().providers;
-        let session = session();
-        providers.map(|provider| {
-            let rows = session.read_table(provider).unwrap();
-            RUNTIME.block_on(rows.collect()).unwrap()
-        })
+        self.tables.committed().unwrap().providers.map(read)
     }
 
     /// Committed and live rows together, those of the derived tables compared with a recount.
@@ -102,6 +122,12 @@ impl Machine {
         compare_calls_1m(calls_1m, calls, when);
         Rows::of([calls, arrivals, quarantine])
     }
+}
+
+/// All rows, as queries see them.
+pub(crate) fn read(provider: Arc<dyn TableProvider>) -> Vec<RecordBatch> {
+    let rows = session().read_table(provider).unwrap();
+    RUNTIME.block_on(rows.collect()).unwrap()
 }
 
 /// How committed rows are read.
@@ -159,6 +185,8 @@ pub(crate) struct History<'p> {
     acknowledged: WalPosition,
     /// Rows of `alerts` that were acknowledged.
     alerts: i64,
+    /// How often files were merged, and how many were deleted.
+    pub(crate) compacted: [u64; 2],
     /// Every frame that was ever durable, forgotten ones too.
     frames: BTreeMap<u64, Frame>,
     oracle: Fold,
@@ -185,6 +213,7 @@ impl<'p> History<'p> {
             exports: vec![Sent::Not; plan.exports.len()],
             acknowledged: WalPosition(0),
             alerts: 0,
+            compacted: [0; 2],
             frames: BTreeMap::new(),
             oracle: Fold::new(&settings()).unwrap(),
         }
@@ -218,6 +247,10 @@ impl<'p> History<'p> {
                     let [calls, arrivals] = [Table::Calls, Table::Arrivals].map(|table| machine.tables.up_to(table));
                     let (up_to, not_younger_than) = machine.fold.forgettable(calls, arrivals);
                     machine.wal.forget(up_to, not_younger_than).map_err(|error| is_down(fs, error))?;
+                }
+                Step::Compact => {
+                    let done = machine.compact().map_err(|error| is_down(fs, error))?;
+                    self.compacted = [0, 1].map(|at| self.compacted[at] + done[at]);
                 }
             }
             self.next += 1;

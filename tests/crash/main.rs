@@ -11,6 +11,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod anew;
+mod compact;
 mod crashes;
 mod derived;
 mod disk;

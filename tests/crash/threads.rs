@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
-use datafusion::catalog::TableProvider;
 use toolgauge_collector::export::{Export, Sink as _};
 use toolgauge_collector::fs::Fs;
 use toolgauge_collector::fs::sim::{SimFs, SimRng};
@@ -18,7 +17,7 @@ use toolgauge_proto::table::Table;
 use toolgauge_proto::time::{Clock, UnixMicros};
 
 use crate::derived::{compare_calls_1m, live, rows_of};
-use crate::machine::{RUNTIME, fresh_disk, session, settings};
+use crate::machine::{RUNTIME, fresh_disk, read, settings};
 use crate::rows::in_schema;
 use crate::spans::{SpanOf, export};
 use crate::workload::{Plan, Size, Step};
@@ -108,14 +107,9 @@ impl Running {
     }
 }
 
-fn read(provider: &Arc<dyn TableProvider>) -> Vec<RecordBatch> {
-    let rows = session().read_table(Arc::clone(provider)).unwrap();
-    RUNTIME.block_on(rows.collect()).unwrap()
-}
-
 /// All rows of a table of a view.
 fn rows(view: &View, table: Table) -> Vec<RecordBatch> {
-    let mut rows = read(&view.table(table).committed);
+    let mut rows = read(Arc::clone(&view.table(table).committed));
     rows.extend(view.table(table).live.get().unwrap().iter().cloned());
     rows
 }
@@ -146,14 +140,14 @@ fn drain(feed: &dyn Feed, taken: &mut BTreeMap<i64, usize>, up_to: &mut WalPosit
     }
 }
 
-/// Scenario: traffic with retries and nested views; meanwhile somebody looks, drains a feed and appends.
+/// Scenario: traffic with retries and nested views; meanwhile somebody looks, drains a feed and appends, and files are merged.
 /// Guarantees: in every view the sums of `calls_1m` are those of its `calls`; what the feed gave, and the later live rows
 /// of any view, are exactly its `calls`; what was appended is in the next view.
 #[test]
 fn every_view_is_exact_and_the_feed_has_no_gap() {
     for seed in 0..3 {
         let plan = Plan::draw(seed, Size::USUAL);
-        let running = Running::start(&fresh_disk(seed), |_| ());
+        let running = Running::start(&fresh_disk(seed), |settings| settings.compact.interval_us = 1_000);
         let rng = &mut SimRng::new(seed);
         let feed = running.lake.feed();
         let (mut taken, mut up_to) = (BTreeMap::new(), feed.after());
@@ -180,7 +174,38 @@ fn every_view_is_exact_and_the_feed_has_no_gap() {
         running.commit();
         look(&running, &*feed, &mut taken, &mut up_to);
         assert!(taken.values().sum::<usize>() > 20, "{taken:?}");
+        running.until("all files are merged", |_| {
+            let status = running.lake.status();
+            assert_eq!(status.counters["toolgauge_compaction_failures_total"], 0);
+            status.counters["toolgauge_compactions_total"] > 0 && status.table_files["calls"] <= 4
+        });
+        look(&running, &*feed, &mut taken, &mut up_to);
+        assert!(!running.collector.is_stopped());
     }
+}
+
+/// Scenario: somebody holds a view of before; files are merged and deleted; then nothing comes any more.
+/// Guarantees: the view that readers get stands on files that are there, without a commit that brings another one.
+#[test]
+fn readers_get_a_view_of_merged_files_before_the_old_ones_are_deleted() {
+    let running = Running::start(&fresh_disk(1), |settings| {
+        settings.compact.interval_us = 1_000;
+        settings.compact.files_min = 3;
+        settings.compact.keep_removed_us = 0;
+        settings.wal.tick_interval_us = u64::MAX;
+    });
+    for call in 1..=3 {
+        running.call(call);
+        running.set(running.clock.now().0 + 3_000_000);
+        running.call(100 + call);
+        running.until("committed", |view| live_calls(view).len() == 1 && view.committed.0 >= 2 * call - 1);
+    }
+    running.until("the merged files are deleted", |_| {
+        running.lake.status().counters["toolgauge_deleted_files_total"] >= 3
+    });
+    let view = running.lake.view();
+    assert_eq!(in_schema(Table::Calls, &rows(&view, Table::Calls)).num_rows(), 6);
+    assert_eq!(running.lake.status().counters["toolgauge_compacted_rows_total"], 5);
 }
 
 fn look(running: &Running, feed: &dyn Feed, taken: &mut BTreeMap<i64, usize>, up_to: &mut WalPosition) {

@@ -22,6 +22,8 @@ pub(crate) enum Step {
         exports: Vec<usize>,
     },
     Commit,
+    /// Files are merged, and old ones deleted.
+    Compact,
 }
 
 /// Everything that happens.
@@ -148,6 +150,7 @@ pub(crate) fn shuffle<T>(rng: &mut SimRng, items: &mut [T]) {
 impl Plan {
     pub(crate) fn draw(seed: u64, size: Size) -> Self {
         let rng = &mut SimRng::new(seed ^ 0x70_6c_61_6e);
+        let compacting = &mut SimRng::new(seed);
         let mut plan = Self { seed, exports: Vec::new(), steps: Vec::new() };
         let mut now_us = BEGIN_US + micros(rng, 10 * SECOND_US);
         let mut trace = seed * 1_000;
@@ -189,6 +192,9 @@ impl Plan {
                 plan.steps.push(Step::Send { at_us: now_us, exports });
                 if rng.below(size.commit_one_in) == 0 {
                     plan.steps.push(Step::Commit);
+                    if compacting.below(4) == 0 {
+                        plan.steps.push(Step::Compact);
+                    }
                 }
             }
             now_us += 21 * SECOND_US + micros(rng, 60 * SECOND_US);
@@ -202,6 +208,7 @@ impl Plan {
             now_us += seconds * SECOND_US;
             plan.steps.push(Step::Send { at_us: now_us, exports: Vec::new() });
             plan.steps.push(Step::Commit);
+            plan.steps.push(Step::Compact);
         }
         plan
     }

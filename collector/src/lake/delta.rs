@@ -6,16 +6,13 @@
 //!
 //! All calls block and must run outside the async runtime's threads.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZero;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Date32Array, Int64Array, MapBuilder, RecordBatch, StringArray,
-    StringBuilder, StructArray, TimestampMicrosecondArray,
-};
+use arrow::array::{Array, AsArray, Date32Array, RecordBatch};
 use arrow::compute;
-use arrow::datatypes::{DataType, Date32Type, Field, Int64Type, SchemaRef, TimestampMicrosecondType, UInt16Type};
+use arrow::datatypes::{Date32Type, Int64Type, SchemaRef};
 use arrow::error::ArrowError;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -27,7 +24,8 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
 use delta_kernel::committer::FileSystemCommitter;
 use delta_kernel::engine::arrow_data::ArrowEngineData;
-use delta_kernel::transaction::CommitResult;
+use delta_kernel::engine_data::FilteredEngineData;
+use delta_kernel::transaction::{CommitResult, Transaction as KernelTransaction};
 use delta_kernel::{Snapshot, SnapshotRef};
 use delta_kernel_engine::executor::tokio::TokioMultiThreadExecutor;
 use delta_kernel_engine::{DefaultEngine, DefaultEngineBuilder};
@@ -45,7 +43,9 @@ use toolgauge_proto::table::{ColumnType, Table};
 use url::Url;
 use uuid::Uuid;
 
+use super::compact::{LakeFile, TableFiles};
 use super::names::{self, FileName};
+use super::statistics::{DataFile, Statistics, add_actions, statistics_columns};
 use super::store::FsStore;
 use super::{LakeError, parquet};
 
@@ -54,25 +54,10 @@ pub(crate) const CHECKPOINT_COMMITS: u64 = 50;
 /// Log entries that a checkpoint covers are removed when they are older than this, in milliseconds; a reader that
 /// listed the log before may still want them.
 const LOG_RETENTION_MS: i64 = 3_600_000;
-/// Longest text whose minimum and maximum go into the statistics, in bytes; of longer ones a cut value would not be
-/// exact, and exact statistics answer `min` and `max`.
-const STATISTICS_TEXT_BYTES: usize = 64;
 /// Transactions of one table whose versions are kept in memory.
 const VERSIONS_MAX: usize = 64;
 
 type Engine = DefaultEngine<TokioMultiThreadExecutor>;
-
-/// Columns whose minimum and maximum readers prune files by.
-const fn statistics_columns(table: Table) -> &'static [&'static str] {
-    match table {
-        Table::Calls => &["start_time", "end_time", "kind", "service_name", "tool_name", "outcome", "wal_position"],
-        Table::Arrivals => &["minute"],
-        Table::Quarantine => &["received", "wal_position"],
-        Table::Calls1m => &["minute", "kind", "service_name", "tool_name", "outcome"],
-        Table::Slo1m => &["minute", "service", "slo", "slo_revision"],
-        Table::Alerts => &["time", "source", "alertname", "service", "slo"],
-    }
-}
 
 /// deltalake's log store with an engine of small buffers: the default one takes gigabytes to read a few hundred
 /// commits, because it reserves for a thousand rows of each.
@@ -332,21 +317,28 @@ impl DeltaWriter {
         let from = self.begin_of_newest(max)?;
         let fault = |e| LakeError::other(self.table, "read identities of", e);
         let provider = self.provider()?;
+        let mut found = Vec::new();
         let read = async {
             let rows = SessionContext::new_with_state(self.session.as_ref().clone())
                 .read_table(provider)?
                 .filter(col("wal_position").gt_eq(lit(from)).and(col("wal_position").lt(lit(position))))?;
-            rows.select_columns(&["wal_position", "row_id"])?.collect().await
+            let mut batches = rows.select_columns(&["wal_position", "row_id"])?.execute_stream().await?;
+            while let Some(batch) = batches.next().await {
+                let batch = batch?;
+                let positions = batch.column(0).as_primitive::<Int64Type>();
+                let ids = batch.column(1).as_binary::<i32>().iter().map(|id| id.and_then(RowId::from_slice));
+                found.extend(positions.values().iter().zip(ids).filter_map(|(position, id)| Some((*position, id?))));
+                // A merged file may hold many more than are wanted.
+                if found.len() / 2 > max {
+                    keep_greatest(&mut found, max);
+                }
+            }
+            Ok(())
         };
-        let batches = self.runtime.block_on(read).map_err(|e: datafusion::error::DataFusionError| fault(e))?;
-        let mut found = Vec::new();
-        for batch in &batches {
-            let (positions, ids) = (batch.column(0).as_primitive::<Int64Type>(), batch.column(1).as_binary::<i32>());
-            let ids = ids.iter().map(|id| id.and_then(RowId::from_slice));
-            found.extend(positions.values().iter().zip(ids).filter_map(|(position, id)| Some((*position, id?))));
-        }
+        self.runtime.block_on(read).map_err(|e: datafusion::error::DataFusionError| fault(e))?;
+        keep_greatest(&mut found, max);
         found.sort_unstable();
-        Ok(found.split_off(found.len().saturating_sub(max)).into_iter().map(|(_, id)| id).collect())
+        Ok(found.into_iter().map(|(_, id)| id).collect())
     }
 
     /// The log position with which so many of the newest rows begin, as far as the files tell.
@@ -391,15 +383,107 @@ impl DeltaWriter {
             }
         }
         self.remember(app_id, Some(version));
-        if self.snapshot.version().is_multiple_of(CHECKPOINT_COMMITS) {
-            self.checkpoint(time_ms)?;
-            self.reload()?;
-        } else {
-            self.runtime
-                .block_on(self.reader.update_incremental(None))
-                .map_err(|e| LakeError::delta(self.table, "refresh", e))?;
-        }
+        self.refresh_readers()?;
+        self.checkpoint_if_due(time_ms)?;
         Ok(true)
+    }
+
+    /// Replaces files by one that holds their rows, or by nothing, in one transaction. Does nothing, and says so, if the table
+    /// has this version already, or no longer has one of the files: then somebody else has replaced them.
+    ///
+    /// What is in the table is asked of the very snapshot that the commit builds upon, and the commit fails if there is a
+    /// later one. So no rows can come twice, whoever else commits.
+    pub(super) fn exchange(
+        &mut self,
+        removed: &[String],
+        added: Option<&DataFile>,
+        transaction: Transaction<'_>,
+    ) -> Result<bool, LakeError> {
+        let Transaction { app_id, version, time_ms, .. } = transaction;
+        if self.committed(app_id)?.is_some_and(|committed| committed >= version) {
+            return Ok(false);
+        }
+        let removed: HashSet<&str> = removed.iter().map(String::as_str).collect();
+        let done = loop {
+            let (rows, found) = self.scan_rows(&removed)?;
+            if found < removed.len() {
+                break false;
+            }
+            if let Some(snapshot) = self.commit_exchange(rows, added, transaction)? {
+                self.snapshot = snapshot;
+                break true;
+            }
+            if self.is_committed(app_id, version)? {
+                // Ours came through although we saw an error, or somebody else was before us.
+                let sought = added.map_or_else(|| removed.clone(), |file| HashSet::from([file.path.as_str()]));
+                let (_, found) = self.scan_rows(&sought)?;
+                break (found > 0) == added.is_some();
+            }
+        };
+        if done {
+            self.remember(app_id, Some(version));
+        } else {
+            self.versions.remove(app_id);
+        }
+        self.refresh_readers()?;
+        self.checkpoint_if_due(time_ms)?;
+        Ok(done)
+    }
+
+    /// What the snapshot's log says of these files, as far as they are in the table, and how many that are.
+    fn scan_rows(&self, paths: &HashSet<&str>) -> Result<(Vec<FilteredEngineData>, usize), LakeError> {
+        let fault = |e| LakeError::kernel(self.table, "read the log of", e);
+        let scan = Arc::clone(&self.snapshot).scan_builder().build().map_err(fault)?;
+        let (mut rows, mut found) = (Vec::new(), 0);
+        for part in scan.scan_metadata(self.engine.as_ref()).map_err(fault)? {
+            let (data, mut selected) = part.map_err(fault)?.scan_files.into_parts();
+            let data = ArrowEngineData::try_from_engine_data(data).map_err(fault)?;
+            let column = data.record_batch().column_by_name("path").and_then(|column| column.as_string_opt::<i32>());
+            let names =
+                column.ok_or_else(|| LakeError::other(self.table, "read the log of", "a scan gave no paths"))?;
+            selected.resize(names.len(), true);
+            let mut here = 0;
+            for (selected, name) in selected.iter_mut().zip(names) {
+                *selected &= name.is_some_and(|name| paths.contains(name));
+                here += usize::from(*selected);
+            }
+            if here > 0 {
+                found += here;
+                rows.push(FilteredEngineData::try_new(data, selected).map_err(fault)?);
+            }
+        }
+        Ok((rows, found))
+    }
+
+    fn commit_exchange(
+        &self,
+        removed: Vec<FilteredEngineData>,
+        added: Option<&DataFile>,
+        of: Transaction<'_>,
+    ) -> Result<Option<SnapshotRef>, LakeError> {
+        let operation = if added.is_some() { "OPTIMIZE" } else { "DELETE" };
+        let mut transaction = self.begin(operation, of)?.with_data_change(added.is_none());
+        if let Some(file) = added {
+            let adds = add_actions(self.table, std::slice::from_ref(file), of.time_ms)
+                .map_err(|e| LakeError::other(self.table, "describe the files of", e))?;
+            transaction.add_files(Box::new(ArrowEngineData::new(adds)));
+        }
+        removed.into_iter().for_each(|rows| transaction.remove_files(rows));
+        self.end(transaction)
+    }
+
+    fn refresh_readers(&mut self) -> Result<(), LakeError> {
+        self.runtime
+            .block_on(self.reader.update_incremental(None))
+            .map_err(|e| LakeError::delta(self.table, "refresh", e))
+    }
+
+    fn checkpoint_if_due(&mut self, now_ms: i64) -> Result<(), LakeError> {
+        if self.snapshot.version().is_multiple_of(CHECKPOINT_COMMITS) {
+            self.checkpoint(now_ms)?;
+            self.reload()?;
+        }
+        Ok(())
     }
 
     fn write_file(
@@ -408,8 +492,7 @@ impl DeltaWriter {
         batches: &[RecordBatch],
         transaction: Transaction<'_>,
     ) -> Result<DataFile, LakeError> {
-        let date = chrono::DateTime::UNIX_EPOCH.date_naive() + chrono::Duration::days(i64::from(date));
-        let date = date.format("%Y-%m-%d").to_string();
+        let date = date_text(date);
         // A second try at the same rows writes the same name.
         let Transaction { app_id, first, version, .. } = transaction;
         let path = format!("date={date}/{}", names::file_name(app_id, first, version));
@@ -424,30 +507,37 @@ impl DeltaWriter {
         let bytes = parquet::encode(&schema, &stripped, statistics_columns(self.table))
             .map_err(|e| LakeError::other(self.table, "encode", e))?;
         let size = bytes.len() as i64;
-        let full = Path::from(format!("{}/{path}", self.table.name()));
         self.store
-            .put_durably(&full, &[Bytes::from(bytes)], false)
+            .put_durably(&self.full(&path), &[Bytes::from(bytes)], false)
             .map_err(|e| LakeError::other(self.table, "write a file of", e))?;
         let statistics = Statistics::of(self.table, batches);
         Ok(DataFile { path, date, size, statistics })
     }
 
     fn commit(&self, files: &[DataFile], of: Transaction<'_>) -> Result<Option<SnapshotRef>, LakeError> {
-        let fault = |e| LakeError::kernel(self.table, "commit to", e);
-        let mut transaction = Arc::clone(&self.snapshot)
-            .transaction(Box::new(FileSystemCommitter::new()), self.engine.as_ref())
-            .map_err(fault)?
-            .with_operation("WRITE".into())
-            .with_engine_info("toolgauge")
-            .with_transaction_id(of.app_id.to_owned(), of.version)
-            .with_data_change(true);
+        let mut transaction = self.begin("WRITE", of)?.with_data_change(true);
         if !files.is_empty() {
             let adds = add_actions(self.table, files, of.time_ms)
                 .map_err(|e| LakeError::other(self.table, "describe the files of", e))?;
             transaction = transaction.with_blind_append();
             transaction.add_files(Box::new(ArrowEngineData::new(adds)));
         }
-        match transaction.commit(self.engine.as_ref()).map_err(fault)? {
+        self.end(transaction)
+    }
+
+    fn begin(&self, operation: &str, of: Transaction<'_>) -> Result<KernelTransaction, LakeError> {
+        let transaction = Arc::clone(&self.snapshot)
+            .transaction(Box::new(FileSystemCommitter::new()), self.engine.as_ref())
+            .map_err(|e| LakeError::kernel(self.table, "commit to", e))?;
+        Ok(transaction
+            .with_operation(operation.into())
+            .with_engine_info("toolgauge")
+            .with_transaction_id(of.app_id.to_owned(), of.version))
+    }
+
+    /// Commits; `None` if there is a later snapshot than the one that it builds upon.
+    fn end(&self, transaction: KernelTransaction) -> Result<Option<SnapshotRef>, LakeError> {
+        match transaction.commit(self.engine.as_ref()).map_err(|e| LakeError::kernel(self.table, "commit to", e))? {
             CommitResult::CommittedTransaction(done) => match done.post_commit_snapshot() {
                 Some(snapshot) => Ok(Some(Arc::clone(snapshot))),
                 None => Err(LakeError::other(self.table, "commit to", "the kernel gave no snapshot")),
@@ -490,23 +580,72 @@ impl DeltaWriter {
         Ok(())
     }
 
-    /// Removes data files of this writer and its folds that no snapshot names and that nobody is writing: what a crash
-    /// between the write of a file and its commit left. Only at the start.
-    pub(crate) fn sweep(&self, writer: &str) -> Result<u64, LakeError> {
-        let named: std::collections::HashSet<String> =
-            self.file_paths()?.into_iter().map(|path| format!("{}/{path}", self.table.name())).collect();
+    /// Removes data files of this writer and its folds that no snapshot has ever named and that nobody is writing: what a crash
+    /// between the write of a file and its commit left. Only at the start. Files that were in the table and are to be
+    /// removed later, because readers of an earlier version may still want them, are given back.
+    pub(crate) fn sweep(&self, writer: &str) -> Result<Vec<Path>, LakeError> {
+        let named: HashSet<String> = self.file_paths()?.into_iter().map(|path| self.full(&path).into()).collect();
         let fault = |e| LakeError::other(self.table, "sweep", e);
-        let mut swept = 0;
-        for path in self.store.walk(&Path::from(self.table.name())).map_err(fault)? {
-            let text = path.to_string();
-            let is_ours = FileName::parse(&text).is_some_and(|name| name.writer == writer);
-            if is_ours && !named.contains(&text) {
+        let mut unnamed = self.store.walk(&Path::from(self.table.name())).map_err(fault)?;
+        unnamed.retain(|path| path.parts().nth(1).is_some_and(|part| part.as_ref().starts_with("date=")));
+        unnamed.retain(|path| !named.contains(path.as_ref()));
+        if unnamed.is_empty() {
+            return Ok(unnamed);
+        }
+        let removed = self.removed()?;
+        let (later, never): (Vec<Path>, Vec<Path>) =
+            unnamed.into_iter().partition(|path| removed.contains(path.as_ref()));
+        for path in never {
+            if FileName::parse(path.as_ref()).is_some_and(|name| name.writer == writer) {
                 self.store.remove(&path).map_err(fault)?;
-                swept += 1;
             }
         }
-        Ok(swept)
+        Ok(later)
     }
+
+    fn full(&self, path: &str) -> Path {
+        Path::from(format!("{}/{path}", self.table.name()))
+    }
+
+    /// Files that were taken out of the table, below the lake's folder, as long as the log remembers them.
+    fn removed(&self) -> Result<HashSet<String>, LakeError> {
+        let fault = |e| LakeError::delta(self.table, "read the log of", e);
+        let state = self.reader.snapshot().map_err(fault)?;
+        let log_store = self.reader.log_store();
+        let mut removed = HashSet::new();
+        self.runtime.block_on(async {
+            let mut files = state.all_tombstones(log_store.as_ref());
+            while let Some(file) = files.next().await {
+                removed.insert(self.full(&file.map_err(fault)?.path()).into());
+            }
+            Ok(())
+        })?;
+        Ok(removed)
+    }
+
+    /// The files as they are now, for a compaction whose transactions are those of this `app_id`.
+    pub(super) fn table_files(&mut self, app_id: &str) -> Result<TableFiles, LakeError> {
+        let exchanged = self.committed(app_id)?.unwrap_or(0);
+        Ok(TableFiles { table: self.table, reader: self.reader.clone(), exchanged })
+    }
+}
+
+/// All files of a table.
+pub(super) fn lake_files(table: Table, reader: &DeltaTable) -> Result<Vec<LakeFile>, LakeError> {
+    let state = reader.snapshot().map_err(|e| LakeError::delta(table, "read", e))?;
+    let files = state.log_data().into_iter().map(|file| LakeFile {
+        path: file.path().to_string(),
+        bytes: file.size().unsigned_abs(),
+        rows: file.num_records().map(|rows| rows as u64),
+        is_whole: file.deletion_vector_descriptor().is_none(),
+    });
+    Ok(files.collect())
+}
+
+/// A date as partitions write it, from the days since 1970.
+pub(super) fn date_text(date32: i32) -> String {
+    let date = chrono::DateTime::UNIX_EPOCH.date_naive() + chrono::Duration::days(i64::from(date32));
+    date.format("%Y-%m-%d").to_string()
 }
 
 /// The committed rows; makes sure that the session that scans them knows where they are.
@@ -545,11 +684,13 @@ impl TableProvider for Committed {
     }
 }
 
-struct DataFile {
-    path: String,
-    date: String,
-    size: i64,
-    statistics: Statistics,
+/// Keeps so many of the greatest, in any order.
+fn keep_greatest<T: Ord>(items: &mut Vec<T>, max: usize) {
+    if items.len() > max {
+        let cut = items.len() - max;
+        items.select_nth_unstable(cut);
+        items.drain(..cut);
+    }
 }
 
 /// Splits rows by their first column, the date.
@@ -572,155 +713,4 @@ fn split_by_date(batches: &[RecordBatch]) -> Result<BTreeMap<i32, Vec<RecordBatc
         }
     }
     Ok(by_date)
-}
-
-/// Exact minimum and maximum of a column.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Bounds {
-    Micros(Option<(i64, i64)>),
-    Long(Option<(i64, i64)>),
-    /// `None` also if a text is too long to be given whole.
-    Text(Option<(String, String)>),
-}
-
-#[derive(Debug)]
-struct Statistics {
-    rows: i64,
-    columns: Vec<(&'static str, i64, Bounds)>,
-}
-
-impl Statistics {
-    fn of(table: Table, batches: &[RecordBatch]) -> Self {
-        let columns = statistics_columns(table).iter().map(|name| {
-            let arrays: Vec<&ArrayRef> = batches.iter().map(|batch| batch.column(table.index_of(name))).collect();
-            let nulls: usize = arrays.iter().map(|array| array.null_count()).sum();
-            let bounds = match table.columns()[table.index_of(name)].column_type {
-                ColumnType::Timestamp => Bounds::Micros(ends(arrays.iter().flat_map(|array| {
-                    let array = array.as_primitive::<TimestampMicrosecondType>();
-                    [compute::min(array), compute::max(array)].into_iter().flatten()
-                }))),
-                ColumnType::Int64 => Bounds::Long(ends(arrays.iter().flat_map(|array| {
-                    let array = array.as_primitive::<Int64Type>();
-                    [compute::min(array), compute::max(array)].into_iter().flatten()
-                }))),
-                _ => Bounds::Text(word_ends(&arrays)),
-            };
-            (*name, nulls as i64, bounds)
-        });
-        Self { rows: batches.iter().map(|batch| batch.num_rows() as i64).sum(), columns: columns.collect() }
-    }
-}
-
-fn ends(values: impl Iterator<Item = i64>) -> Option<(i64, i64)> {
-    values.fold(None, |ends, value| {
-        Some(ends.map_or((value, value), |(lo, hi): (i64, i64)| (lo.min(value), hi.max(value))))
-    })
-}
-
-/// Of the words that rows really use (a dictionary may hold others).
-fn word_ends(arrays: &[&ArrayRef]) -> Option<(String, String)> {
-    let mut ends: Option<(&str, &str)> = None;
-    let mut add = |word| ends = Some(ends.map_or((word, word), |(lo, hi): (&str, &str)| (lo.min(word), hi.max(word))));
-    for array in arrays {
-        if let Some(array) = array.as_dictionary_opt::<UInt16Type>() {
-            let words = array.values().as_string::<i32>();
-            let mut used = vec![false; words.len()];
-            for key in array.keys().iter().flatten() {
-                used[usize::from(key)] = true;
-            }
-            words.iter().zip(used).filter_map(|(word, used)| word.filter(|_| used)).for_each(&mut add);
-        } else {
-            array.as_string_opt::<i32>()?.iter().flatten().for_each(&mut add);
-        }
-    }
-    let (lo, hi) = ends?;
-    (lo.len() <= STATISTICS_TEXT_BYTES && hi.len() <= STATISTICS_TEXT_BYTES).then(|| (lo.to_owned(), hi.to_owned()))
-}
-
-/// The `add` actions of a commit, in the kernel's shape.
-fn add_actions(table: Table, files: &[DataFile], modified_ms: i64) -> Result<RecordBatch, ArrowError> {
-    let statistics_of = |pick: &dyn Fn(&DataFile, usize) -> Side| -> StructArray {
-        let fields = statistics_columns(table).iter().enumerate().map(|(i, name)| {
-            let sides: Vec<Side> = files.iter().map(|file| pick(file, i)).collect();
-            let array: ArrayRef = match table.columns()[table.index_of(name)].column_type {
-                ColumnType::Timestamp => Arc::new(
-                    TimestampMicrosecondArray::from(sides.iter().map(Side::number).collect::<Vec<_>>())
-                        .with_timezone("UTC"),
-                ),
-                ColumnType::Int64 => Arc::new(Int64Array::from(sides.iter().map(Side::number).collect::<Vec<_>>())),
-                _ => Arc::new(StringArray::from(sides.iter().map(Side::text).collect::<Vec<_>>())),
-            };
-            (Arc::new(Field::new(*name, array.data_type().clone(), true)), array)
-        });
-        StructArray::from(fields.collect::<Vec<_>>())
-    };
-    let minimum = statistics_of(&|file, i| Side::of(&file.statistics.columns[i].2, false));
-    let maximum = statistics_of(&|file, i| Side::of(&file.statistics.columns[i].2, true));
-    let nulls = StructArray::from(
-        statistics_columns(table)
-            .iter()
-            .enumerate()
-            .map(|(i, name)| {
-                let counts: Vec<i64> = files.iter().map(|file| file.statistics.columns[i].1).collect();
-                (Arc::new(Field::new(*name, DataType::Int64, true)), Arc::new(Int64Array::from(counts)) as ArrayRef)
-            })
-            .collect::<Vec<_>>(),
-    );
-    let column = |name: &str, array: ArrayRef| (Arc::new(Field::new(name, array.data_type().clone(), true)), array);
-    let statistics = StructArray::from(vec![
-        column("numRecords", Arc::new(Int64Array::from_iter_values(files.iter().map(|file| file.statistics.rows)))),
-        column("nullCount", Arc::new(nulls)),
-        column("minValues", Arc::new(minimum)),
-        column("maxValues", Arc::new(maximum)),
-        column("tightBounds", Arc::new(BooleanArray::from(vec![true; files.len()]))),
-    ]);
-    let mut partitions = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
-    for file in files {
-        partitions.keys().append_value("date");
-        partitions.values().append_value(&file.date);
-        partitions.append(true)?;
-    }
-    let texts =
-        |text: fn(&DataFile) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(files.iter().map(text))) };
-    RecordBatch::try_from_iter_with_nullable(vec![
-        ("path", texts(|file| &file.path), false),
-        ("partitionValues", Arc::new(partitions.finish()) as ArrayRef, false),
-        ("size", Arc::new(Int64Array::from_iter_values(files.iter().map(|file| file.size))), false),
-        ("modificationTime", Arc::new(Int64Array::from(vec![modified_ms; files.len()])), false),
-        ("stats", Arc::new(statistics), true),
-    ])
-}
-
-/// One end of some bounds.
-enum Side {
-    Number(Option<i64>),
-    Text(Option<String>),
-}
-
-impl Side {
-    fn of(bounds: &Bounds, maximum: bool) -> Self {
-        match bounds {
-            // The log holds milliseconds: the lower end is rounded down and the upper one up, or files would be
-            // skipped that hold the rows asked for.
-            Bounds::Micros(ends) => {
-                Self::Number(ends.map(|(lo, hi)| if maximum { hi + (-hi).rem_euclid(1_000) } else { lo }))
-            }
-            Bounds::Long(ends) => Self::Number(ends.map(|(lo, hi)| if maximum { hi } else { lo })),
-            Bounds::Text(ends) => Self::Text(ends.clone().map(|(lo, hi)| if maximum { hi } else { lo })),
-        }
-    }
-
-    fn number(&self) -> Option<i64> {
-        match self {
-            Self::Number(number) => *number,
-            Self::Text(_) => None,
-        }
-    }
-
-    fn text(&self) -> Option<String> {
-        match self {
-            Self::Text(text) => text.clone(),
-            Self::Number(_) => None,
-        }
-    }
 }

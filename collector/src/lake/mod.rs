@@ -7,6 +7,8 @@
 //!   commit that is tried again, in this process or after a crash, is found to be there and not written twice.
 //! * `calls` is committed before the other tables, so that nothing derived is ever ahead of it.
 //! * Committed rows of `calls_1m` and the rollups in [`Committed`] are together the fold of the committed rows of `calls`.
+//! * Small files are merged and old dates removed ([`compact`]), each in one transaction `(<writer id>/compact, n)` that changes
+//!   no row that stays.
 //! * Cost does not grow with the number of commits.
 //!
 //! # One data folder, several logs
@@ -20,10 +22,12 @@
 //! * After any other error the tables are not to be used further: the pipeline stops, the log keeps what was not
 //!   committed, and the next start replays it.
 
+mod compact;
 mod delta;
 mod fold;
 mod names;
 mod parquet;
+mod statistics;
 mod store;
 
 use std::path::PathBuf;
@@ -42,6 +46,7 @@ use toolgauge_proto::table::Table;
 use toolgauge_proto::time::UnixMicros;
 
 use crate::fs::Fs;
+pub use compact::{CompactSettings, Compactor, Exchange, TableFiles, Task};
 use delta::{DeltaWriter, Transaction};
 pub use fold::FoldSettings;
 use fold::{CallsFold, Rollups};
@@ -209,6 +214,8 @@ pub struct LakeTables {
     writers: [DeltaWriter; Table::ALL.len()],
     up_to: [WalPosition; LOG_TABLES.len()],
     calls_1m: CallsFold,
+    /// Files that are not in the tables any more, but were before the start.
+    removed: Vec<object_store::path::Path>,
 }
 
 /// Tables that are written from the log.
@@ -242,9 +249,10 @@ impl LakeTables {
         options.execution.parquet.schema_force_view_types = false;
         let session: Arc<SessionState> = Arc::new(SessionContext::new_with_config(config).state());
         let mut writers = Vec::with_capacity(Table::ALL.len());
+        let mut removed = Vec::new();
         for table in Table::ALL {
             let opened = DeltaWriter::open(table, store.clone(), runtime.clone(), Arc::clone(&session))?;
-            opened.sweep(&writer)?;
+            removed.extend(opened.sweep(&writer)?);
             writers.push(opened);
         }
         let mut writers: [DeltaWriter; Table::ALL.len()] =
@@ -265,7 +273,7 @@ impl LakeTables {
             return Err(LakeError::AheadOfCalls { table: Table::Calls1m, cursor, calls });
         }
         let calls_1m = CallsFold::new(settings, cursor);
-        let mut tables = Self { store, writer, writers, up_to, calls_1m };
+        let mut tables = Self { store, writer, writers, up_to, calls_1m, removed };
         tables.catch_up()?;
         Ok(tables)
     }
@@ -435,11 +443,44 @@ impl LakeTables {
         self.writers[table as usize].committed(app_id)
     }
 
+    /// The one that merges files and removes old ones. Once for each opening.
+    #[must_use]
+    pub fn compactor(&mut self, settings: CompactSettings) -> Compactor {
+        Compactor::new(settings, self.store.apart(), self.writer.clone(), std::mem::take(&mut self.removed))
+    }
+
+    /// The files of a table as they are now.
+    ///
+    /// # Errors
+    /// If the table cannot be read.
+    pub fn files(&mut self, table: Table) -> Result<TableFiles, LakeError> {
+        self.writers[table as usize].table_files(&compact_id(&self.writer))
+    }
+
+    /// Commits what the compactor has prepared. Does nothing, and says so, if somebody else has replaced the same files. `now` is
+    /// log time.
+    ///
+    /// # Errors
+    /// As [`LakeTables::commit`].
+    pub fn exchange(&mut self, exchange: &Exchange, now: UnixMicros) -> Result<bool, LakeError> {
+        let Exchange { table, version, removed, added } = exchange;
+        self.telling_no_room(|tables| {
+            let app_id = compact_id(&tables.writer);
+            let time_ms = now.0.div_euclid(1_000);
+            let transaction = Transaction { app_id: &app_id, first: *version, version: *version, time_ms };
+            tables.writers[*table as usize].exchange(removed, added.as_ref(), transaction)
+        })
+    }
+
     fn check(&self, table: Table, app_id: &str) -> Result<(), LakeError> {
         if !table.is_appended_by_readers() {
             return Err(LakeError::Invalid { table, reason: "readers do not own it".into() });
         }
-        if !names::is_app_id(app_id) || names::parts(app_id).0 != self.writer || app_id == self.writer {
+        if !names::is_app_id(app_id)
+            || names::parts(app_id).0 != self.writer
+            || app_id == self.writer
+            || app_id == compact_id(&self.writer)
+        {
             let reason = format!("\"{app_id}\" cannot name a transaction of it (write {}/NAME)", self.writer);
             return Err(LakeError::Invalid { table, reason });
         }
@@ -468,6 +509,10 @@ impl LakeTables {
             rollups: self.calls_1m.rollups().clone(),
         })
     }
+}
+
+fn compact_id(writer: &str) -> String {
+    format!("{writer}/compact")
 }
 
 fn fold_id(writer: &str, table: Table) -> String {

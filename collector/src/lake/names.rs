@@ -1,9 +1,10 @@
 //! Names of data files: `<writer>-<first>-<last>.parquet` for rows of the log, `<writer>.<fold>-<first>-<last>.parquet`
-//! for what a fold of it has appended.
+//! for what a fold of it has appended; `<last>.<token>` instead of `<last>` if the rows of several such files were merged.
 //!
 //! `writer` is the identity of the log, 32 hex digits. `first` and `last` are the versions of the transaction, 20 digits:
 //! every row of the file is of a later position than the commit before, `first - 1`, and of `last` at most. Positions go on
-//! over all logs of one data folder, so names of different writers can be compared.
+//! over all logs of one data folder, so names of different writers can be compared. The token, random hex digits, keeps the
+//! name from being given twice.
 
 use std::io;
 use std::path::Path as FsPath;
@@ -55,6 +56,17 @@ pub(super) fn file_name(app_id: &str, first: i64, last: i64) -> String {
     format!("{writer}{dot}{fold}-{first:020}-{last:020}.parquet")
 }
 
+/// The name of a file that holds the rows of all files of these versions.
+pub(super) fn merged_name(of: FileName<'_>, token: &str) -> String {
+    let FileName { writer, fold, first, last } = of;
+    let dot = if fold.is_empty() { "" } else { "." };
+    format!("{writer}{dot}{fold}-{first:020}-{last:020}.{token}.parquet")
+}
+
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 fn position(text: &str) -> Option<i64> {
     text.parse().ok().filter(|position| *position >= 0)
 }
@@ -64,6 +76,11 @@ impl<'a> FileName<'a> {
     pub(super) fn parse(path: &'a str) -> Option<Self> {
         let name = path.rsplit('/').next()?.strip_suffix(".parquet")?;
         let (name, last) = name.rsplit_once('-')?;
+        let last = match last.split_once('.') {
+            Some((last, token)) if is_token(token) => last,
+            Some(_) => return None,
+            None => last,
+        };
         let (owner, first) = name.rsplit_once('-')?;
         let (writer, rest) = owner.split_at_checked(WRITER_LEN)?;
         let fold = if rest.is_empty() { rest } else { rest.strip_prefix('.')? };
@@ -116,6 +133,8 @@ mod tests {
             let path = format!("date=2026-01-01/{}", file_name(&app_id, 5, 17));
             let expected = FileName { writer: WRITER, fold, first: 5, last: 17 };
             assert_eq!(FileName::parse(&path), Some(expected));
+            let path = format!("date=2026-01-01/{}", merged_name(expected, "0123456789abcdef"));
+            assert_eq!(FileName::parse(&path), Some(expected));
         }
     }
 
@@ -127,6 +146,8 @@ mod tests {
             format!("{WRITER}-{digits}.json"),
             format!("{WRITER}x-{digits}.parquet"),
             format!("{WRITER}-1.parquet"),
+            format!("{WRITER}-{digits}..parquet"),
+            format!("{WRITER}-{digits}.xyz.parquet"),
             "_delta_log/00000000000000000000.json".to_owned(),
         ] {
             assert_eq!(FileName::parse(&name), None, "{name}");

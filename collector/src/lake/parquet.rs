@@ -1,8 +1,10 @@
 //! Batches of rows into the bytes of one Parquet file.
 //!
 //! Rows stay in the order of arrival: sorting costs more than it saves (ids and sessions of a trace are torn apart).
-//! Small files are LZ4, whose contexts cost little; larger ones zstd(1). Columns whose values are nearly all distinct
+//! Small files are LZ4, whose contexts cost little; larger ones zstd(1), merged ones zstd(3). Columns whose values are nearly all distinct
 //! have no dictionary. Measured in `docs/decisions/0003-lake.md`.
+
+use std::io::Write;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -10,7 +12,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 
 /// Files with fewer rows are LZ4: a zstd context for each column would cost more than the rows.
@@ -36,7 +38,37 @@ const NO_DICTIONARY: &[&str] = &[
     "duration_ns_sum",
 ];
 
-/// The bytes of one file. Of the columns named, readers get the bounds of each page, to skip pages by.
+/// Distinct traces of a row group, at most about.
+const BLOOM_VALUES: u64 = 32 * 1_024;
+/// One in so many lookups of an absent trace reads a row group for nothing.
+const BLOOM_FALSE_POSITIVES: f64 = 0.01;
+
+/// Properties of every file. Of the columns named, readers get the bounds of each page, to skip pages by.
+fn properties(compression: Compression, statistics_columns: &[&str]) -> WriterPropertiesBuilder {
+    let mut properties = WriterProperties::builder()
+        .set_compression(compression)
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_statistics_enabled(EnabledStatistics::None);
+    for column in statistics_columns {
+        properties = properties.set_column_statistics_enabled(ColumnPath::from(*column), EnabledStatistics::Page);
+    }
+    for column in NO_DICTIONARY {
+        properties = properties.set_column_dictionary_enabled(ColumnPath::from(*column), false);
+    }
+    properties
+}
+
+fn writer<W: Write + Send>(
+    out: W,
+    schema: &SchemaRef,
+    properties: WriterProperties,
+) -> Result<ArrowWriter<W>, ParquetError> {
+    // The Arrow schema in the file would tell readers of dictionaries that are ours alone.
+    let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+    ArrowWriter::try_new_with_options(out, SchemaRef::clone(schema), options)
+}
+
+/// The bytes of one file of a commit.
 ///
 /// # Errors
 /// If the encoder fails, which good batches of one schema never make it.
@@ -48,21 +80,29 @@ pub(crate) fn encode(
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
     let compression =
         if rows < ZSTD_ROWS_MIN { Compression::LZ4_RAW } else { Compression::ZSTD(ZstdLevel::try_new(1)?) };
-    let mut properties = WriterProperties::builder()
-        .set_compression(compression)
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_statistics_enabled(EnabledStatistics::None);
-    for column in statistics_columns {
-        properties = properties.set_column_statistics_enabled(ColumnPath::from(*column), EnabledStatistics::Page);
-    }
-    for column in NO_DICTIONARY {
-        properties = properties.set_column_dictionary_enabled(ColumnPath::from(*column), false);
-    }
-    // The Arrow schema in the file would tell readers of dictionaries that are ours alone.
-    let options = ArrowWriterOptions::new().with_properties(properties.build()).with_skip_arrow_metadata(true);
-    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), SchemaRef::clone(schema), options)?;
+    let mut writer = writer(Vec::new(), schema, properties(compression, statistics_columns).build())?;
     for batch in batches {
         writer.write(batch)?;
     }
     writer.into_inner()
+}
+
+/// Writes a file that stays: smaller, and with a bloom filter on this column.
+///
+/// # Errors
+/// If the encoder fails.
+pub(super) fn merging_writer<W: Write + Send>(
+    out: W,
+    schema: &SchemaRef,
+    statistics_columns: &[&str],
+    bloom: Option<&str>,
+) -> Result<ArrowWriter<W>, ParquetError> {
+    let mut properties = properties(Compression::ZSTD(ZstdLevel::try_new(3)?), statistics_columns);
+    if let Some(column) = bloom {
+        let column = ColumnPath::from(column);
+        properties = properties
+            .set_column_bloom_filter_max_ndv(column.clone(), BLOOM_VALUES)
+            .set_column_bloom_filter_fpp(column, BLOOM_FALSE_POSITIVES);
+    }
+    writer(out, schema, properties.build())
 }

@@ -8,7 +8,7 @@
 //! found empty, after it was acknowledged. Listings are in the order of the paths, as Delta readers expect of a store.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write as _};
 use std::ops::Range;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
@@ -89,28 +89,44 @@ impl FsStore {
     }
 
     fn put(&self, path: &Path, chunks: &[Bytes], create: bool) -> io::Result<()> {
+        let mut staged = self.stage(path)?;
+        for chunk in chunks {
+            staged.write_all(chunk)?;
+        }
+        staged.publish(create).map(drop)
+    }
+
+    /// A store of the same objects that tells of no room on its own.
+    pub(crate) fn apart(&self) -> Self {
+        Self { no_room: Arc::default(), ..self.clone() }
+    }
+
+    /// Begins to write an object, which is not there before it is published.
+    pub(crate) fn stage(&self, path: &Path) -> io::Result<Staged> {
         let file = self.file(path);
         let folder = file.parent().ok_or(io::ErrorKind::InvalidInput)?;
         self.create_folder(folder)?;
         let number = self.staged.fetch_add(1, Ordering::Relaxed);
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         let staging = folder.join(format!("{name}{STAGING}{}-{number}", std::process::id()));
-        let staged = || -> io::Result<()> {
-            let mut out = self.fs.create_new(&staging)?;
-            for chunk in chunks {
-                out.write_all(chunk)?;
-            }
-            out.sync_all()?;
-            drop(out);
-            if create { self.fs.hard_link(&staging, &file) } else { self.fs.rename(&staging, &file) }
-        };
-        let result = staged();
-        if create || result.is_err() {
-            // Left behind, it is swept at the next start.
-            drop(self.fs.remove_file(&staging));
-        }
-        result?;
-        self.fs.sync_dir(folder)
+        let out = self.fs.create_new(&staging)?;
+        let no_room = Arc::clone(&self.no_room);
+        Ok(Staged { fs: Arc::clone(&self.fs), file, staging: Some(staging), out, bytes: 0, no_room })
+    }
+
+    /// The whole of an object.
+    pub(crate) fn read(&self, path: &Path) -> io::Result<Bytes> {
+        self.fs.read(&self.file(path))
+    }
+
+    /// Bytes that may still be written.
+    pub(crate) fn available_bytes(&self) -> io::Result<u64> {
+        self.fs.available_bytes(&self.root)
+    }
+
+    /// Random hex digits for a name.
+    pub(crate) fn token(&self) -> io::Result<String> {
+        Ok(format!("{:016x}", u128::from_be_bytes(self.fs.random_bytes()?) >> 64))
     }
 
     fn meta(&self, path: &Path) -> io::Result<ObjectMeta> {
@@ -212,6 +228,57 @@ impl FsStore {
             Ok(metas.filter(|meta| !matches!(meta, Err(Error::NotFound { .. }))).collect())
         })
         .await
+    }
+}
+
+/// An object that is being written. Dropped, it never was.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    fs: Arc<dyn Fs>,
+    file: PathBuf,
+    /// What is to be removed in the end.
+    staging: Option<PathBuf>,
+    out: Box<dyn crate::fs::File>,
+    bytes: u64,
+    no_room: Arc<AtomicBool>,
+}
+
+impl Staged {
+    /// Makes it durable and gives it its name; its size in bytes. With `create`, there must be nothing of that name.
+    pub(crate) fn publish(mut self, create: bool) -> io::Result<u64> {
+        self.out.sync_all()?;
+        let Some(staging) = self.staging.take() else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let named = if create { self.fs.hard_link(&staging, &self.file) } else { self.fs.rename(&staging, &self.file) };
+        if create || named.is_err() {
+            // Left behind, it is swept at the next start.
+            drop(self.fs.remove_file(&staging));
+        }
+        named?;
+        self.fs.sync_dir(self.file.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
+        Ok(self.bytes)
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if let Some(staging) = self.staging.take() {
+            drop(self.fs.remove_file(&staging));
+        }
+    }
+}
+
+impl io::Write for Staged {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write_all(bytes);
+        // What encodes the rows makes a text of the error.
+        self.no_room.fetch_or(written.as_ref().is_err_and(is_no_room), Ordering::Relaxed);
+        written?;
+        self.bytes += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

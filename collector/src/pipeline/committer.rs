@@ -14,8 +14,9 @@ use toolgauge_proto::table::Table;
 use toolgauge_proto::time::UnixMicros;
 
 use super::chain;
+use super::compact::Exchanged;
 use super::shared::SharedLake;
-use crate::lake::{Commit, Committed, LakeError, LakeTables};
+use crate::lake::{Commit, Committed, Exchange, LakeError, LakeTables, TableFiles};
 
 /// Jobs that may wait; who has one more waits to hand it over.
 pub(super) const JOBS_MAX: usize = 16;
@@ -36,9 +37,21 @@ pub(super) enum Job {
     },
     /// For a reader.
     CommittedVersion { table: Table, app_id: String, answer: SyncSender<Result<Option<i64>, AppendError>> },
+    /// For the compactor.
+    Files { table: Table, answer: SyncSender<Result<TableFiles, LakeError>> },
+    /// For the compactor, which waits for the answer before it sends another.
+    Exchange {
+        exchange: Arc<Exchange>,
+        /// Log time.
+        now: UnixMicros,
+        answer: SyncSender<Exchanged>,
+    },
     /// Nothing comes any more.
     End,
 }
+
+/// Answers to the fold that may wait: one to a commit and one to an exchange.
+pub(super) const ANSWERS_MAX: usize = 2;
 
 /// What it tells the fold.
 #[derive(Debug)]
@@ -47,6 +60,8 @@ pub(super) enum Answer {
     Done { commit: Commit, committed: Committed, took: Duration },
     /// The disk was full; the same commit may be tried again.
     NoRoom { commit: Commit, error: LakeError },
+    /// The same rows are in other files. Whoever waits is told when readers have them.
+    Exchanged { committed: Committed, answer: SyncSender<Exchanged> },
     /// It has failed, and has ended.
     Failed(LakeError),
 }
@@ -57,6 +72,8 @@ pub(super) struct Committer {
     pub(super) lake: Arc<SharedLake>,
     pub(super) jobs: Receiver<Job>,
     pub(super) answers: SyncSender<Answer>,
+    /// A commit was begun that found no room and is tried again: the tables are between two views.
+    pub(super) is_between: bool,
 }
 
 impl Committer {
@@ -74,7 +91,15 @@ impl Committer {
             match next {
                 Ok(Job::Commit(commit)) => {
                     let answer = self.commit(commit, &mut later)?;
+                    self.is_between = matches!(answer, Answer::NoRoom { .. });
                     if self.answers.send(answer).is_err() {
+                        return Ok(());
+                    }
+                }
+                Ok(Job::Exchange { exchange, now, answer }) => {
+                    if let Some(answer) = self.exchange(exchange, now, answer)?
+                        && self.answers.send(answer).is_err()
+                    {
                         return Ok(());
                     }
                 }
@@ -94,7 +119,7 @@ impl Committer {
             }
             while let Ok(job) = self.jobs.try_recv() {
                 match job {
-                    Job::Commit(_) | Job::End => later.push_back(job),
+                    Job::Commit(_) | Job::Exchange { .. } | Job::End => later.push_back(job),
                     job => self.serve(job)?,
                 }
             }
@@ -118,7 +143,45 @@ impl Committer {
             Job::CommittedVersion { table, app_id, answer } => {
                 reply(table, self.tables.committed_version(table, &app_id), &answer)
             }
-            Job::Commit(_) | Job::End => Ok(()),
+            Job::Files { table, answer } => {
+                drop(answer.send(self.tables.files(table)));
+                Ok(())
+            }
+            Job::Commit(_) | Job::Exchange { .. } | Job::End => Ok(()),
+        }
+    }
+
+    /// Commits an exchange, and tells the fold; or tells the compactor that nothing came of it. An error stops the collector.
+    fn exchange(
+        &mut self,
+        exchange: Arc<Exchange>,
+        now: UnixMicros,
+        answer: SyncSender<Exchanged>,
+    ) -> Result<Option<Answer>, LakeError> {
+        if self.is_between {
+            drop(exchange);
+            drop(answer.send(Ok(false)));
+            return Ok(None);
+        }
+        let table = exchange.table();
+        let exchanged = self.tables.exchange(&exchange, now);
+        drop(exchange);
+        match exchanged {
+            Ok(true) => {
+                if table.is_appended_by_readers() {
+                    self.lake.publish_appended(table, self.tables.provider(table)?);
+                }
+                Ok(Some(Answer::Exchanged { committed: self.tables.committed()?, answer }))
+            }
+            Ok(false) => {
+                drop(answer.send(Ok(false)));
+                Ok(None)
+            }
+            Err(error @ LakeError::NoRoom { .. }) => {
+                drop(answer.send(Err(error)));
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
     }
 }

@@ -18,6 +18,8 @@ use crate::wal::{FrameReceiver, Received, WalHandle};
 
 /// How long a commit waits that found the disk full.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long a commit under way may still take at the end.
+const LAST_COMMIT: Duration = Duration::from_secs(30);
 /// How often it is looked whether a feed that was full has room again.
 const FEED_CHECK: Duration = Duration::from_millis(10);
 
@@ -118,9 +120,8 @@ impl Folder {
                 self.publish(None)?;
             }
         }
-        if self.in_flight.is_some() {
-            self.await_commit(Duration::from_secs(30))?;
-        }
+        let until = Instant::now() + LAST_COMMIT;
+        while self.in_flight.is_some() && !self.await_commit(until.saturating_duration_since(Instant::now()))? {}
         self.lake.stop("shutting down".into());
         Ok(())
     }
@@ -137,8 +138,8 @@ impl Folder {
         Ok(())
     }
 
-    /// Waits at most so long for the committer.
-    fn await_commit(&mut self, wait: Duration) -> Result<(), CollectorError> {
+    /// Waits at most so long for the committer. `false` if it said something else than what became of a commit.
+    fn await_commit(&mut self, wait: Duration) -> Result<bool, CollectorError> {
         match self.answers.recv_timeout(wait) {
             Ok(Answer::Done { commit, committed, took }) => {
                 self.commits += 1;
@@ -154,7 +155,7 @@ impl Folder {
                 let [calls, arrivals] = [Table::Calls, Table::Arrivals].map(|table| self.committed.up_to(table));
                 let (up_to, not_younger_than) = self.fold.forgettable(calls, arrivals);
                 self.wal.forget(up_to, not_younger_than);
-                Ok(())
+                Ok(true)
             }
             Ok(Answer::NoRoom { commit, error }) => {
                 tracing::error!(reason = chain(&error), "no room for a commit; trying again (make room on the disk)");
@@ -166,10 +167,16 @@ impl Folder {
                 if self.jobs.send(Job::Commit(commit)).is_err() {
                     self.in_flight = None;
                 }
-                Ok(())
+                Ok(true)
+            }
+            Ok(Answer::Exchanged { committed, answer }) => {
+                self.committed = committed;
+                self.publish(None)?;
+                drop(answer.send(Ok(true)));
+                Ok(false)
             }
             Ok(Answer::Failed(error)) => Err(error.into()),
-            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Err(RecvTimeoutError::Timeout) => Ok(true),
             Err(RecvTimeoutError::Disconnected) => {
                 self.in_flight = None;
                 Err(CollectorError::Thread(std::io::Error::other("the committer's thread has ended")))

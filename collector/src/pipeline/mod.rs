@@ -1,9 +1,10 @@
 //! From the synced log to the tables and to what readers see.
 //!
-//! Two threads. The *fold* takes synced frames in order, keeps the live rows, and publishes a [`View`] a few times a
+//! Three threads. The *fold* takes synced frames in order, keeps the live rows, and publishes a [`View`] a few times a
 //! second. The *committer* writes settled rows to the lake; while it does, the fold goes on. When a commit is done,
 //! one swap of the view takes its rows out of the live ones and into the committed ones, and gives them to the feeds.
-//! Rows that readers append go to the committer and from there into the view.
+//! Rows that readers append go to the committer and from there into the view. The *compactor* merges files; the committer
+//! commits what it has prepared.
 //!
 //! ```text
 //! log --frames--> fold --settled rows--> committer --new tables--> fold --view--> readers
@@ -16,10 +17,12 @@
 //!
 //! # Failure
 //! * No room on the disk: the commit is tried again every second; the log refuses when too much waits.
+//! * A failure of the compactor, except in a commit to the tables: it is counted, and the tables stay as they are.
 //! * Any other error of the lake, and any fault of the fold: everything stops, the log is closed, `/readyz` says why;
 //!   the log keeps what was not committed, and the next start replays it.
 
 mod committer;
+mod compact;
 mod feed;
 mod fold;
 mod folder;
@@ -37,11 +40,12 @@ use toolgauge_proto::lake::Lake;
 use toolgauge_proto::time::Clock;
 
 use crate::fs::Fs;
-use crate::lake::{FoldSettings, LakeError, LakeTables, last_position};
+use crate::lake::{CompactSettings, FoldSettings, LakeError, LakeTables, last_position};
 use crate::live::LiveSettings;
 use crate::recognise::{ConventionError, RecogniseSettings};
 use crate::wal::{Recovery, Wal, WalError, WalHandle, WalSettings};
-use committer::{Committer, JOBS_MAX};
+use committer::{ANSWERS_MAX, Committer, JOBS_MAX};
+use compact::{CompactHandle, CompactThread};
 use feed::Feeds;
 pub use fold::{CommitMarks, Fold};
 use folder::Folder;
@@ -68,6 +72,8 @@ pub struct CollectorSettings {
     pub settled_rows_max: u64,
     /// `calls_1m`.
     pub fold: FoldSettings,
+    /// Files that are merged, and dates that go.
+    pub compact: CompactSettings,
     /// Settled rows that may wait for a reader of the feed; beyond, nothing is committed.
     pub feed_rows_max: u64,
 }
@@ -87,6 +93,7 @@ impl CollectorSettings {
             publish_interval_us: 200_000,
             settled_rows_max: 384 * 1_024,
             fold: FoldSettings::default(),
+            compact: CompactSettings::default(),
             // One large commit.
             feed_rows_max: 128 * 1_024,
         }
@@ -175,6 +182,7 @@ pub struct Collector {
     wal: WalHandle,
     lake: Arc<SharedLake>,
     fold: Option<JoinHandle<()>>,
+    compactor: CompactHandle,
 }
 
 impl Collector {
@@ -189,7 +197,7 @@ impl Collector {
         clock: Arc<dyn Clock>,
         runtime: &Handle,
     ) -> Result<Self, CollectorError> {
-        let Opened { wal, recovery, tables, fold } = Opened::open(&settings, fs, runtime)?;
+        let Opened { wal, recovery, mut tables, fold } = Opened::open(&settings, fs, runtime)?;
         if recovery.torn_bytes > 0 {
             tracing::warn!(bytes = recovery.torn_bytes, "cut off the torn end of the log; it was never acknowledged");
         }
@@ -199,15 +207,18 @@ impl Collector {
         let view = shared::view_of(&fold.view()?, &committed);
         let (wal, frames) = WalHandle::start(wal, clock).map_err(CollectorError::Thread)?;
         let (jobs, to_do) = mpsc::sync_channel(JOBS_MAX);
-        // One answer at a time: the fold waits for it before it sends another commit.
-        let (done, answers) = mpsc::sync_channel(1);
+        // The committer never waits to answer: the fold and the compactor wait for theirs before they send more.
+        let (done, answers) = mpsc::sync_channel(ANSWERS_MAX);
+        let compactor = tables.compactor(settings.compact.clone());
+        let compact_interval_us = settings.compact.interval_us;
         let feeds = Feeds::new(settings.feed_rows_max);
         let lake = Arc::new(SharedLake::new(view, feeds, jobs.clone(), Arc::clone(wal.counters()), writer));
-        let committer = Committer { tables, lake: Arc::clone(&lake), jobs: to_do, answers: done };
+        let committer = Committer { tables, lake: Arc::clone(&lake), jobs: to_do, answers: done, is_between: false };
         let committer = std::thread::Builder::new()
             .name("committer".into())
             .spawn(move || committer.run())
             .map_err(CollectorError::Thread)?;
+        let compact_jobs = jobs.clone();
         let mut folder = Folder::new(fold, committed, settings, frames, jobs, answers, wal.clone(), Arc::clone(&lake));
         folder.publish(None)?;
         let fold = std::thread::Builder::new()
@@ -220,7 +231,9 @@ impl Collector {
                 }
             })
             .map_err(CollectorError::Thread)?;
-        Ok(Self { wal, lake, fold: Some(fold) })
+        let compactor = CompactThread::start(compactor, compact_interval_us, compact_jobs, Arc::clone(&lake))
+            .map_err(CollectorError::Thread)?;
+        Ok(Self { wal, lake, fold: Some(fold), compactor })
     }
 
     /// Where exports become durable.
@@ -250,6 +263,7 @@ impl Collector {
 
 impl Drop for Collector {
     fn drop(&mut self) {
+        self.compactor.cancel();
         self.lake.end_feeds();
         self.wal.close();
         if let Some(Err(_)) = self.fold.take().map(JoinHandle::join) {

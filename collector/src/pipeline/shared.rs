@@ -13,6 +13,7 @@ use toolgauge_proto::lake::{AppendError, Feed, Lake, LiveBatches, SettledRows, T
 use toolgauge_proto::table::Table;
 
 use super::committer::Job;
+use super::compact::CompactCounters;
 use super::feed::Feeds;
 use crate::lake::Committed;
 use crate::live::LiveView;
@@ -28,6 +29,7 @@ pub(super) struct SharedLake {
     jobs: SyncSender<Job>,
     status: Mutex<IngestStatus>,
     wal: Arc<WalCounters>,
+    compact: CompactCounters,
     writer: WriterId,
     stopped: AtomicBool,
 }
@@ -46,6 +48,7 @@ impl SharedLake {
             jobs,
             status: Mutex::new(IngestStatus { ready: true, ..IngestStatus::default() }),
             wal,
+            compact: CompactCounters::default(),
             writer,
             stopped: AtomicBool::new(false),
         }
@@ -84,6 +87,10 @@ impl SharedLake {
         let mut view = View::clone(&self.view.load());
         view.tables[table as usize].committed = committed;
         self.view.store(Arc::new(view));
+    }
+
+    pub(super) fn compact_counters(&self) -> &CompactCounters {
+        &self.compact
     }
 
     /// Nothing is given to the feeds any more, and nobody is waited for.
@@ -134,6 +141,7 @@ impl Lake for SharedLake {
             let is_gauge = matches!(name, "synced_position" | "bytes" | "queued_bytes");
             status.counters.insert(format!("toolgauge_wal_{name}{}", if is_gauge { "" } else { "_total" }), value);
         }
+        status.counters.extend(self.compact.figures().map(|(name, value)| (name.to_owned(), value)));
         status.wal_synced = WalCounters::get(&self.wal.synced_position);
         status.wal_bytes = WalCounters::get(&self.wal.bytes);
         status

@@ -1,0 +1,222 @@
+//! What the log says of a data file: how many rows, and between which ends their values lie.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, MapBuilder, RecordBatch, StringArray, StringBuilder,
+    StructArray, TimestampMicrosecondArray,
+};
+use arrow::compute;
+use arrow::datatypes::{DataType, Field, Int64Type, TimestampMicrosecondType, UInt16Type};
+use arrow::error::ArrowError;
+use toolgauge_proto::table::{ColumnType, Table};
+
+/// Longest text whose minimum and maximum go into the statistics, in bytes; of longer ones a cut value would not be
+/// exact, and exact statistics answer `min` and `max`.
+const STATISTICS_TEXT_BYTES: usize = 64;
+
+/// Columns whose minimum and maximum readers prune files by.
+pub(super) const fn statistics_columns(table: Table) -> &'static [&'static str] {
+    match table {
+        Table::Calls => &["start_time", "end_time", "kind", "service_name", "tool_name", "outcome", "wal_position"],
+        Table::Arrivals => &["minute"],
+        Table::Quarantine => &["received", "wal_position"],
+        Table::Calls1m => &["minute", "kind", "service_name", "tool_name", "outcome"],
+        Table::Slo1m => &["minute", "service", "slo", "slo_revision"],
+        Table::Alerts => &["time", "source", "alertname", "service", "slo"],
+    }
+}
+
+/// A file that is durable and that no commit names yet.
+#[derive(Debug)]
+pub(super) struct DataFile {
+    /// Within the table.
+    pub(super) path: String,
+    /// Its partition, like `2026-01-31`.
+    pub(super) date: String,
+    /// In bytes.
+    pub(super) size: i64,
+    pub(super) statistics: Statistics,
+}
+
+/// Exact minimum and maximum of a column; `None` without a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Bounds {
+    Micros(Option<(i64, i64)>),
+    Long(Option<(i64, i64)>),
+    Text(Option<(String, String)>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ColumnStatistics {
+    name: &'static str,
+    nulls: i64,
+    bounds: Bounds,
+}
+
+/// Of the rows that were added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Statistics {
+    pub(super) rows: i64,
+    columns: Vec<ColumnStatistics>,
+}
+
+impl Statistics {
+    pub(super) fn new(table: Table) -> Self {
+        let columns = statistics_columns(table).iter().map(|name| {
+            let bounds = match table.columns()[table.index_of(name)].column_type {
+                ColumnType::Timestamp => Bounds::Micros(None),
+                ColumnType::Int64 => Bounds::Long(None),
+                _ => Bounds::Text(None),
+            };
+            ColumnStatistics { name, nulls: 0, bounds }
+        });
+        Self { rows: 0, columns: columns.collect() }
+    }
+
+    pub(super) fn of(table: Table, batches: &[RecordBatch]) -> Self {
+        let mut statistics = Self::new(table);
+        batches.iter().for_each(|batch| statistics.add(batch));
+        statistics
+    }
+
+    /// Adds rows, in the table's live or settled schema, with the date or without.
+    pub(super) fn add(&mut self, batch: &RecordBatch) {
+        self.rows += batch.num_rows() as i64;
+        for column in &mut self.columns {
+            let array = &batch[column.name];
+            column.nulls += array.null_count() as i64;
+            match &mut column.bounds {
+                Bounds::Micros(bounds) => {
+                    let array = array.as_primitive::<TimestampMicrosecondType>();
+                    widen(bounds, compute::min(array), compute::max(array));
+                }
+                Bounds::Long(bounds) => {
+                    let array = array.as_primitive::<Int64Type>();
+                    widen(bounds, compute::min(array), compute::max(array));
+                }
+                Bounds::Text(bounds) => {
+                    if let Some((lo, hi)) = word_ends(array) {
+                        widen(bounds, Some(lo.to_owned()), Some(hi.to_owned()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn widen<T: Ord>(bounds: &mut Option<(T, T)>, lo: Option<T>, hi: Option<T>) {
+    let (Some(lo), Some(hi)) = (lo, hi) else { return };
+    *bounds = Some(match bounds.take() {
+        Some((least, greatest)) => (least.min(lo), greatest.max(hi)),
+        None => (lo, hi),
+    });
+}
+
+/// Of the words that rows really use (a dictionary may hold others).
+fn word_ends(array: &ArrayRef) -> Option<(&str, &str)> {
+    let mut ends: Option<(&str, &str)> = None;
+    let mut add = |word| ends = Some(ends.map_or((word, word), |(lo, hi): (&str, &str)| (lo.min(word), hi.max(word))));
+    if let Some(array) = array.as_dictionary_opt::<UInt16Type>() {
+        let words = array.values().as_string::<i32>();
+        let mut used = vec![false; words.len()];
+        for key in array.keys().iter().flatten() {
+            used[usize::from(key)] = true;
+        }
+        words.iter().zip(used).filter_map(|(word, used)| word.filter(|_| used)).for_each(&mut add);
+    } else {
+        array.as_string_opt::<i32>()?.iter().flatten().for_each(&mut add);
+    }
+    ends
+}
+
+/// The `add` actions of a commit, in the kernel's shape.
+pub(super) fn add_actions(table: Table, files: &[DataFile], modified_ms: i64) -> Result<RecordBatch, ArrowError> {
+    let statistics_of = |pick: &dyn Fn(&DataFile, usize) -> Side| -> StructArray {
+        let fields = statistics_columns(table).iter().enumerate().map(|(i, name)| {
+            let sides: Vec<Side> = files.iter().map(|file| pick(file, i)).collect();
+            let array: ArrayRef = match table.columns()[table.index_of(name)].column_type {
+                ColumnType::Timestamp => Arc::new(
+                    TimestampMicrosecondArray::from(sides.iter().map(Side::number).collect::<Vec<_>>())
+                        .with_timezone("UTC"),
+                ),
+                ColumnType::Int64 => Arc::new(Int64Array::from(sides.iter().map(Side::number).collect::<Vec<_>>())),
+                _ => Arc::new(StringArray::from(sides.iter().map(Side::text).collect::<Vec<_>>())),
+            };
+            (Arc::new(Field::new(*name, array.data_type().clone(), true)), array)
+        });
+        StructArray::from(fields.collect::<Vec<_>>())
+    };
+    let minimum = statistics_of(&|file, i| Side::of(&file.statistics.columns[i].bounds, false));
+    let maximum = statistics_of(&|file, i| Side::of(&file.statistics.columns[i].bounds, true));
+    let nulls = StructArray::from(
+        statistics_columns(table)
+            .iter()
+            .enumerate()
+            .map(|(i, name)| {
+                let counts: Vec<i64> = files.iter().map(|file| file.statistics.columns[i].nulls).collect();
+                (Arc::new(Field::new(*name, DataType::Int64, true)), Arc::new(Int64Array::from(counts)) as ArrayRef)
+            })
+            .collect::<Vec<_>>(),
+    );
+    let column = |name: &str, array: ArrayRef| (Arc::new(Field::new(name, array.data_type().clone(), true)), array);
+    let statistics = StructArray::from(vec![
+        column("numRecords", Arc::new(Int64Array::from_iter_values(files.iter().map(|file| file.statistics.rows)))),
+        column("nullCount", Arc::new(nulls)),
+        column("minValues", Arc::new(minimum)),
+        column("maxValues", Arc::new(maximum)),
+        column("tightBounds", Arc::new(BooleanArray::from(vec![true; files.len()]))),
+    ]);
+    let mut partitions = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
+    for file in files {
+        partitions.keys().append_value("date");
+        partitions.values().append_value(&file.date);
+        partitions.append(true)?;
+    }
+    let texts =
+        |text: fn(&DataFile) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(files.iter().map(text))) };
+    RecordBatch::try_from_iter_with_nullable(vec![
+        ("path", texts(|file| &file.path), false),
+        ("partitionValues", Arc::new(partitions.finish()) as ArrayRef, false),
+        ("size", Arc::new(Int64Array::from_iter_values(files.iter().map(|file| file.size))), false),
+        ("modificationTime", Arc::new(Int64Array::from(vec![modified_ms; files.len()])), false),
+        ("stats", Arc::new(statistics), true),
+    ])
+}
+
+/// One end of some bounds.
+enum Side {
+    Number(Option<i64>),
+    Text(Option<String>),
+}
+
+impl Side {
+    fn of(bounds: &Bounds, maximum: bool) -> Self {
+        match bounds {
+            // The log holds milliseconds: the lower end is rounded down and the upper one up, or files would be
+            // skipped that hold the rows asked for.
+            Bounds::Micros(ends) => {
+                Self::Number(ends.map(|(lo, hi)| if maximum { hi + (-hi).rem_euclid(1_000) } else { lo }))
+            }
+            Bounds::Long(ends) => Self::Number(ends.map(|(lo, hi)| if maximum { hi } else { lo })),
+            Bounds::Text(ends) => {
+                let whole = ends.as_ref().filter(|(lo, hi)| lo.len().max(hi.len()) <= STATISTICS_TEXT_BYTES);
+                Self::Text(whole.map(|(lo, hi)| if maximum { hi.clone() } else { lo.clone() }))
+            }
+        }
+    }
+
+    fn number(&self) -> Option<i64> {
+        match self {
+            Self::Number(number) => *number,
+            Self::Text(_) => None,
+        }
+    }
+
+    fn text(&self) -> Option<String> {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Number(_) => None,
+        }
+    }
+}
