@@ -520,6 +520,7 @@ impl Config {
             interval_us: if interval_us > 0 { interval_us } else { CompactSettings::default().interval_us },
             files_min: size(self.lake.compact_files.0),
             small_bytes: self.lake.compact_below.0,
+            small_rows: CompactSettings::default().small_rows,
             target_bytes: self.lake.compact_target.0,
             // A query that runs must not lose its files.
             keep_removed_us: (self.lake.keep_removed.0.max(2 * self.queries.timeout.0)).as_micros() as u64,

@@ -100,7 +100,7 @@ fn again(fs: &Arc<SimFs>, history: &mut History<'_>) {
 }
 
 /// Bytes of all files.
-fn used(fs: &SimFs) -> u64 {
+pub(crate) fn used(fs: &SimFs) -> u64 {
     use toolgauge_collector::fs::Fs as _;
     fs.capacity(Some(1 << 30));
     let used = (1 << 30) - fs.available_bytes(std::path::Path::new("/data")).unwrap();

@@ -171,7 +171,7 @@ impl File for RealFile {
 
     #[cfg(target_os = "linux")]
     fn drop_cache(&mut self) {
-        drop(rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed));
+        let _a_hint = rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed);
     }
 
     fn set_len(&mut self, len: u64) -> io::Result<()> {

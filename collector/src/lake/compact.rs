@@ -62,6 +62,9 @@ pub struct CompactSettings {
     pub files_min: usize,
     /// Only smaller files are merged, in bytes.
     pub small_bytes: u64,
+    /// Of the newest date only files with fewer rows are merged: at full load every commit has a whole row group, and
+    /// to write it again at once would cost as much as taking it in.
+    pub small_rows: u64,
     /// Files are merged up to this size of all together, in bytes.
     pub target_bytes: u64,
     /// Files are deleted so long after they were taken out of the table, in microseconds. Longer than any query.
@@ -77,6 +80,7 @@ impl Default for CompactSettings {
             interval_us: 60_000_000,
             files_min: 8,
             small_bytes: 32 << 20,
+            small_rows: encoding::ROW_GROUP_ROWS as u64,
             target_bytes: 256 << 20,
             keep_removed_us: 3_600_000_000,
             retention_us: crate::recognise::RecogniseSettings::default().retention_us,
@@ -287,7 +291,7 @@ impl Compactor {
         self.removed.extend(exchange.removed.into_iter().map(|path| (due, full(path))));
     }
 
-    /// An exchange is not committed, and never will be.
+    /// An exchange is not committed, and never will be: somebody said so, and did not fail.
     pub fn abandon(&self, exchange: &Exchange) {
         if let Some(file) = &exchange.added {
             // Left behind, it is swept at the next start.
@@ -330,12 +334,15 @@ fn in_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Arr
     RecordBatch::try_new(SchemaRef::clone(schema), columns.collect::<Result<_, _>>()?)
 }
 
+/// A file with its first and last log position.
+type Placed<'a> = (i64, i64, &'a LakeFile);
+
 /// Files to be merged, in their order: small ones of one date and one fold of this writer that follow each other.
 ///
 /// They are as many as `files_min`, and all together (`files_min` + 1) / 2 times as large as the largest of them. So a row is
 /// written again only into a file that is larger by that factor, however slowly small files come in behind a large one.
 fn choose(files: &[LakeFile], writer: &str, settings: &CompactSettings) -> Option<Vec<LakeFile>> {
-    let mut groups: BTreeMap<(&str, &str), Vec<(i64, i64, &LakeFile)>> = BTreeMap::new();
+    let mut groups: BTreeMap<(&str, &str), Vec<Placed<'_>>> = BTreeMap::new();
     for file in files {
         if let (Some(date), Some(name)) = (file.date(), FileName::parse(&file.path))
             && name.writer == writer
@@ -347,7 +354,10 @@ fn choose(files: &[LakeFile], writer: &str, settings: &CompactSettings) -> Optio
     for ((date, _), mut group) in groups {
         let files_min = if date == newest { settings.files_min } else { 2 };
         group.sort_unstable_by_key(|(first, last, _)| (*first, *last));
-        let is_small = |file: &LakeFile| file.bytes < settings.small_bytes && file.is_whole;
+        let rows_max = if date == newest { settings.small_rows } else { u64::MAX };
+        let is_small = |file: &LakeFile| {
+            file.bytes < settings.small_bytes && file.rows.is_none_or(|rows| rows < rows_max) && file.is_whole
+        };
         for run in group.split(|(_, _, file)| !is_small(file)) {
             let bytes: Vec<u64> = run.iter().map(|(_, _, file)| file.bytes).collect();
             if let Some(window) = window(&bytes, files_min.max(2), settings.target_bytes) {
@@ -401,6 +411,17 @@ mod tests {
         // In the log they stand in any order.
         let files = sizes.iter().enumerate().rev();
         files.map(|(at, bytes)| file("2026-01-02", WRITER, at as i64 * 10, *bytes)).collect()
+    }
+
+    #[test]
+    fn files_of_whole_row_groups_wait_until_their_date_is_over() {
+        let mut full = row(&[10, 10, 10]);
+        for file in &mut full {
+            file.rows = Some(settings().small_rows);
+        }
+        assert_eq!(chosen(&full), [0; 0]);
+        full.push(file("2026-01-03", WRITER, 30, 10));
+        assert_eq!(chosen(&full), [0, 10, 20]);
     }
 
     #[test]

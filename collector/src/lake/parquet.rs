@@ -18,7 +18,7 @@ use parquet::schema::types::ColumnPath;
 /// Files with fewer rows are LZ4: a zstd context for each column would cost more than the rows.
 const ZSTD_ROWS_MIN: usize = 32_768;
 /// Rows of a row group.
-const ROW_GROUP_ROWS: usize = 128 * 1_024;
+pub(super) const ROW_GROUP_ROWS: usize = 128 * 1_024;
 /// Columns whose values are nearly all distinct.
 const NO_DICTIONARY: &[&str] = &[
     "row_id",

@@ -163,8 +163,8 @@ impl CompactThread {
                     self.compactor.abandon(&exchange);
                     return Ok(());
                 }
+                // The transaction may have come through all the same; what is not in the table is swept at the next start.
                 Err(error) => {
-                    self.compactor.abandon(&exchange);
                     self.failed("replace files", &error);
                     return Ok(());
                 }
