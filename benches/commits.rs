@@ -1,5 +1,6 @@
 //! Does the cost of a commit grow with the number of commits? `./dev bench commits`: milliseconds per commit around the
-//! 100th, 1,000th and 5,000th, on the real disk, and the ratio of the last to the first.
+//! 100th, 1,000th and 5,000th, on the real disk, and the ratio of the last to the first. Small files are merged every
+//! 60 commits, as often as the server does it when it commits once a second; merging itself is not measured.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
@@ -12,6 +13,7 @@ use toolgauge_collector::lake::{FoldSettings, LakeTables};
 use toolgauge_collector::pipeline::{CollectorSettings, Fold};
 use toolgauge_collector::wal::{Frame, FrameContent};
 use toolgauge_proto::id::{WalPosition, WriterId};
+use toolgauge_proto::table::Table;
 use toolgauge_proto::time::{Clock as _, SystemClock, UnixMicros};
 
 #[expect(dead_code, reason = "shared with the other benchmarks")]
@@ -19,6 +21,9 @@ mod load;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Commits between two looks at what can be merged.
+const MERGE_EVERY: u64 = 60;
 
 /// Commits whose mean is taken.
 const WINDOW: u64 = 50;
@@ -30,6 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir_in(parent)?;
     let mut settings = CollectorSettings::new(folder.path().to_owned());
     settings.live.settle_us = 1;
+    let compact = settings.compact.clone();
     let mut fold = Fold::new(&settings)?;
     let writer = WriterId::from_bytes([7; 16]);
     let mut tables = LakeTables::open(
@@ -39,6 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         FoldSettings::default(),
         runtime.handle(),
     )?;
+    let mut compactor = tables.compactor(compact);
     let template = load::Template::new();
     let start = SystemClock.now().0;
     let (mut window, mut means) = (Vec::new(), Vec::new());
@@ -62,6 +69,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let _providers = tables.committed()?;
         window.push((committed, began.elapsed()));
         fold.end_commit(marks);
+        while number % MERGE_EVERY == 0
+            && let Some(task) = compactor.task(&tables.files(Table::Calls)?, UnixMicros(start))?
+            && let Some(exchange) = compactor.prepare(task, &|| false)?
+        {
+            tables.exchange(&exchange, UnixMicros(start))?;
+            compactor.exchanged(exchange, 0);
+        }
         if [100, 1_000, 5_000].contains(&number) {
             let last = &window[window.len() - WINDOW as usize..];
             let mean = |pick: fn(&(std::time::Duration, std::time::Duration)) -> std::time::Duration| {

@@ -60,7 +60,7 @@ fn carry_out(machine: &mut Machine, plan: &Plan, later_us: i64) {
             Step::Send { at_us, exports } => {
                 let at = UnixMicros(at_us + later_us);
                 for export in exports {
-                    drop(machine.wal.append(&plan.exports[*export], at).unwrap());
+                    let _position = machine.wal.append(&plan.exports[*export], at).unwrap();
                 }
                 machine.wal.tick(at).unwrap();
                 for frame in machine.wal.sync().unwrap() {

@@ -172,7 +172,8 @@ fn of_two_compactors_of_the_same_files_one_commits() {
         match step {
             Step::Send { exports, at_us } => {
                 for export in exports {
-                    let _ = machine.wal.append(&plan.exports[*export], UnixMicros(at_us + 3_600_000_000)).unwrap();
+                    let _position =
+                        machine.wal.append(&plan.exports[*export], UnixMicros(at_us + 3_600_000_000)).unwrap();
                 }
                 machine.wal.tick(UnixMicros(at_us + 3_600_000_000)).unwrap();
                 for frame in machine.wal.sync().unwrap() {

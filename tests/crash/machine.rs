@@ -291,7 +291,7 @@ impl<'p> History<'p> {
             if self.exports[*export] == Sent::Not {
                 self.exports[*export] = Sent::Open;
             }
-            let _ = machine
+            let _position = machine
                 .wal
                 .append(&self.plan.exports[*export], UnixMicros(at_us))
                 .map_err(|error| is_down(fs, error))?;
