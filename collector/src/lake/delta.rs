@@ -478,6 +478,8 @@ impl DeltaWriter {
             .map_err(|e| LakeError::delta(self.table, "refresh", e))
     }
 
+    /// After [`Self::refresh_readers`]: the checkpoint may find no room, and the commit, tried again, is found to be there
+    /// and refreshes nothing.
     fn checkpoint_if_due(&mut self, now_ms: i64) -> Result<(), LakeError> {
         if self.snapshot.version().is_multiple_of(CHECKPOINT_COMMITS) {
             self.checkpoint(now_ms)?;
