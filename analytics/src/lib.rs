@@ -3,6 +3,7 @@
 //! * [`settle`]: which rows are one call, which attempts are one logical call, which row counts.
 //! * [`hist`], [`rollup`]: latency histograms, and the sums per minute of `calls_1m`.
 //! * [`sli`], [`window`], [`budget`]: what is counted of an SLO, over which minutes, and what it means for the budget.
+//! * [`calendar`], [`timeslice`]: periods of a calendar, and slices of time as events.
 //! * [`alert`]: when an alert fires and when it ends.
 //!
 //! The crate is pure. No clock, no input or output, no threads: time is an argument, and the same arguments give the
@@ -10,8 +11,10 @@
 
 pub mod alert;
 pub mod budget;
+pub mod calendar;
 pub mod hist;
 pub mod rollup;
 pub mod settle;
 pub mod sli;
+pub mod timeslice;
 pub mod window;
