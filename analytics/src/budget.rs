@@ -12,6 +12,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::sli::Counts;
 use crate::window::Window;
@@ -59,6 +60,12 @@ impl Ratio {
         let den = (self.den / b).checked_mul(other.den / a)?;
         let common = gcd(num, den);
         Self::new(num / common, den / common)
+    }
+
+    /// The quotient in lowest terms; none if it does not fit, or the other is 0.
+    #[must_use]
+    pub fn over(self, other: Self) -> Option<Self> {
+        self.times(Self::new(other.den, other.num)?)
     }
 
     /// In units of 10^-`places`, rounded half-even; none if it does not fit.
@@ -319,10 +326,10 @@ impl Severity {
 }
 
 /// One pair of windows, and how fast the budget must burn in both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tier {
     /// Its name, the label `burn_tier`.
-    pub name: &'static str,
+    pub name: Arc<str>,
     /// Whom it calls.
     pub severity: Severity,
     /// The window that says that enough is lost.
@@ -334,7 +341,7 @@ pub struct Tier {
 }
 
 /// The Workbook's tiers: name, severity, percentage of the budget, long and short window.
-const WORKBOOK: [(&str, Severity, u32, Window, Window); 4] = [
+pub const WORKBOOK: [(&str, Severity, u32, Window, Window); 4] = [
     ("fast", Severity::Page, 2, Window::H1, Window::M5),
     ("medium", Severity::Page, 5, Window::H6, Window::M30),
     ("slow", Severity::Ticket, 10, Window::D1, Window::H2),
@@ -348,7 +355,7 @@ pub fn default_tiers(period: Window, target: Target) -> Vec<Tier> {
     fitting
         .map(|&(name, severity, percent, long, short)| {
             let factor = factor(Ratio::percent(percent), period, long, target);
-            Tier { name, severity, long, short, factor }
+            Tier { name: name.into(), severity, long, short, factor }
         })
         .collect()
 }

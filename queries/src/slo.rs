@@ -16,4 +16,5 @@ pub mod resolve;
 pub mod set;
 mod shape;
 pub mod sql;
+mod tiers;
 mod yaml;

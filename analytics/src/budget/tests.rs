@@ -26,7 +26,7 @@ fn factors_are_those_of_the_workbook() {
     assert_eq!(factors(Window::from_minutes(7 * 24 * 60), "0.99"), ["3.36", "1.4", "1", "1"].map(decimal));
     let names = default_tiers(Window::D30, target("0.999"));
     let names: Vec<_> =
-        names.iter().map(|t| (t.name, t.severity.as_str(), t.long.to_string(), t.short.to_string())).collect();
+        names.iter().map(|t| (t.name.as_ref(), t.severity.as_str(), t.long.to_string(), t.short.to_string())).collect();
     let named = |name, severity, long: &str, short: &str| (name, severity, long.to_owned(), short.to_owned());
     assert_eq!(
         names,
@@ -96,7 +96,8 @@ fn a_budget_lasts_for_what_is_left_at_the_rate_it_burns() {
 #[test]
 fn a_tier_fires_at_its_factor_in_both_windows() {
     let target = target("0.999");
-    let tier = default_tiers(Window::D30, target)[0];
+    let tiers = default_tiers(Window::D30, target);
+    let tier = &tiers[0];
     // 14.4 x 0.001: exactly 144 of 10,000.
     let (at, below) = (counts(9_856, 144), counts(9_857, 144));
     assert!(tier.burns(&at, &at, target));
@@ -158,7 +159,7 @@ proptest! {
     fn burning_is_decided_to_the_last_digit(good in 0..1_u64 << 40, bad in 0..1_u64 << 40, nudge in 0..3_u64, units in 0..1_000_000_u64, percent in 1..100_u32) {
         let target = target(&format!("0.{units:06}"));
         let factor = factor(Ratio::percent(percent), Window::D30, Window::H6, target);
-        let tier = Tier { factor, ..default_tiers(Window::D30, target)[0] };
+        let tier = Tier { factor, ..default_tiers(Window::D30, target)[0].clone() };
         // As close to the limit as whole events come.
         let limit = (u128::from(good + bad) * factor.num * target.budget().num).div_ceil(factor.den * target.budget().den) as u64;
         for bad in [bad, (limit + nudge).saturating_sub(1)] {

@@ -121,7 +121,7 @@ impl Round<'_> {
             }
             let burns = tier.burns(&long, &short, watched.slo.slo.target);
             let observation = Observation { evaluation, burns, long_total: long.total() };
-            let decisive = Decisive { tier: *tier, long, short, slo: watched.slo.clone() };
+            let decisive = Decisive { tier: tier.clone(), long, short, slo: watched.slo.clone() };
             let annotations = || self.annotations(watched, &decisive, &counts, status.projected_exhaustion);
             let id = &watched.alert_ids[index];
             // Only what is to be said needs its text.
@@ -129,7 +129,7 @@ impl Round<'_> {
                 self.alerts.get(&id.fingerprint).is_some_and(|alert| matches!(alert.state, State::Firing { .. }));
             let texts = if known || burns { annotations() } else { BTreeMap::new() };
             let state = self.step(id, &observation, Patience::default(), Some(decisive.clone()), texts);
-            status.tiers.push(TierStatus { tier: *tier, state, evaluation });
+            status.tiers.push(TierStatus { tier: tier.clone(), state, evaluation });
         }
         self.telemetry(watched, &status, &over(watched.tiers.last().map_or(watched.slo.slo.window, |tier| tier.long)));
         status.windows = windows;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use toolgauge_analytics::budget::{Severity, Tier, default_tiers};
+use toolgauge_analytics::budget::{Severity, Tier};
 use toolgauge_analytics::sli::Counts;
 use toolgauge_analytics::window::{Minute, MinuteRing, Window};
 use toolgauge_proto::id::WalPosition;
@@ -47,7 +47,7 @@ pub(super) struct Watched {
 
 impl Watched {
     pub(super) fn new(slo: CompiledSlo, now: Minute) -> Self {
-        let tiers = default_tiers(slo.slo.window, slo.slo.target);
+        let tiers = tiers_of(&slo);
         let mut windows: Vec<Window> = tiers.iter().flat_map(|tier| [tier.short, tier.long]).collect();
         windows.push(slo.slo.window);
         windows.sort_unstable();
@@ -80,7 +80,7 @@ impl Watched {
 
     /// Takes another target, description or file.
     pub(super) fn redefine(&mut self, slo: CompiledSlo) {
-        self.tiers = default_tiers(slo.slo.window, slo.slo.target);
+        self.tiers = tiers_of(&slo);
         self.alert_ids = alert_ids(&slo, &self.tiers);
         self.slo = slo;
     }
@@ -119,6 +119,10 @@ impl Watched {
     }
 }
 
+fn tiers_of(slo: &CompiledSlo) -> Vec<Tier> {
+    slo.slo.tiers.iter().map(|tier| tier.tier.clone()).collect()
+}
+
 fn alert_ids(slo: &CompiledSlo, tiers: &[Tier]) -> Vec<AlertId> {
     let labels = |alertname: &str, severity: Severity, burn_tier: Option<&str>| {
         let tool = slo.sli.fixed_value("tool_name").map(|tool| ("tool", tool));
@@ -132,7 +136,7 @@ fn alert_ids(slo: &CompiledSlo, tiers: &[Tier]) -> Vec<AlertId> {
         let labels = own.into_iter().chain(tool).chain(tenant).chain(burn_tier.map(|tier| ("burn_tier", tier)));
         labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect::<BTreeMap<String, String>>()
     };
-    let burns = tiers.iter().map(|tier| labels("ErrorBudgetBurn", tier.severity, Some(tier.name)));
+    let burns = tiers.iter().map(|tier| labels("ErrorBudgetBurn", tier.severity, Some(&tier.name)));
     burns.chain([labels("TelemetryStale", Severity::Ticket, None)]).map(AlertId::new).collect()
 }
 

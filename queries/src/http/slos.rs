@@ -149,7 +149,7 @@ pub(super) fn slo_report(at: &At, status: &SloStatus) -> SloReport {
             .tiers
             .iter()
             .map(|tier| TierReport {
-                burn_tier: tier.tier.name.to_owned(),
+                burn_tier: tier.tier.name.to_string(),
                 severity: tier.tier.severity.as_str().to_owned(),
                 long_window: tier.tier.long.to_string(),
                 short_window: tier.tier.short.to_string(),

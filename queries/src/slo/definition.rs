@@ -1,9 +1,13 @@
 //! One SLO as its document defines it: what it counts, how much of it must be good, over which window.
 
+use std::fmt;
 use std::sync::Arc;
 
-use toolgauge_analytics::budget::Target;
-use toolgauge_analytics::window::Window;
+use toolgauge_analytics::alert::Patience;
+use toolgauge_analytics::budget::{Ratio, Target, Tier};
+use toolgauge_analytics::calendar::{Calendar, Span};
+use toolgauge_analytics::timeslice::Slices;
+use toolgauge_analytics::window::{Minute, Window};
 use toolgauge_proto::call::Layer;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -80,6 +84,123 @@ impl Sli {
     }
 }
 
+/// Over which time an SLO's budget is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Period {
+    /// The last so many minutes.
+    Rolling(Window),
+    /// A period of the calendar, and the next one anew.
+    Calendar(Calendar),
+}
+
+impl Period {
+    /// Its length, with months of 30 days and so on: what burn rates are scaled by.
+    #[must_use]
+    pub const fn nominal(&self) -> Window {
+        match self {
+            Self::Rolling(window) => *window,
+            Self::Calendar(calendar) => calendar.nominal(),
+        }
+    }
+
+    /// Its minutes if it is looked at within the minute `now`. Those of a calendar period go on to its end, in the future.
+    #[must_use]
+    pub fn at(&self, now: Minute) -> Span {
+        match self {
+            Self::Rolling(window) => Span { start: *window.at(now).start(), end: Minute(now.0 + 1) },
+            Self::Calendar(calendar) => calendar.period_at(now),
+        }
+    }
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rolling(window) => window.fmt(f),
+            Self::Calendar(calendar) => calendar.fmt(f),
+        }
+    }
+}
+
+/// What the budget is counted in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Budgeting {
+    /// Events.
+    Occurrences,
+    /// Slices of time, each good or bad.
+    Timeslices(Slices),
+}
+
+/// Where a tier comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TierSource {
+    /// The SRE workbook: this share of the budget in its long window.
+    Workbook(Ratio),
+    /// An alert policy, by its name.
+    Policy(String),
+}
+
+/// A burn-rate alert of an SLO.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BurnTier {
+    /// Name (the label `burn_tier`), windows and factor.
+    pub tier: Tier,
+    /// The word of the label `severity`.
+    pub severity: Arc<str>,
+    /// For how long it has to burn, and for how long it goes on firing.
+    pub patience: Patience,
+    /// Who asked for it.
+    pub source: TierSource,
+    /// How and why it is not as its source has it, with the arithmetic.
+    pub adapted: Option<String>,
+    /// Targets of notifications that the policy names; they stand in the annotation `notification_targets`.
+    pub targets: Vec<String>,
+}
+
+/// What holds back alerts of few events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guards {
+    /// No tier fires with fewer events in its long window.
+    pub min_events: u64,
+    /// Whether pages need evidence: so many bad events among those of the long window must be improbable while the objective is met.
+    pub evidence: bool,
+}
+
+impl Default for Guards {
+    fn default() -> Self {
+        Self { min_events: 0, evidence: true }
+    }
+}
+
+/// One SLO for each combination of values of some columns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupBy {
+    /// Columns of text of `calls`, in the order of the document.
+    pub columns: Vec<&'static str>,
+    /// Most groups; what comes after belongs to the group `__other__`.
+    pub groups_max: usize,
+}
+
+/// Of which time a [`CostBudget`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CostPeriod {
+    /// Each day.
+    Day,
+    /// Each month of the calendar.
+    Month,
+}
+
+/// What the calls of an SLO's total may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CostBudget {
+    /// In billionths of a US dollar, above 0.
+    pub nano_usd: i128,
+    /// For each day or month.
+    pub period: CostPeriod,
+    /// Its periods.
+    pub calendar: Calendar,
+}
+
 /// One SLO.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slo {
@@ -95,12 +216,74 @@ pub struct Slo {
     pub sli: Sli,
     /// How much of it must be good.
     pub target: Target,
-    /// The rolling window.
+    /// The length of `period`: [`Period::nominal`].
     pub window: Window,
+    /// The time of the budget.
+    pub period: Period,
+    /// What the budget is counted in.
+    pub budgeting: Budgeting,
+    /// Its burn-rate alerts, fastest first.
+    pub tiers: Vec<BurnTier>,
+    /// Tiers of the workbook that it does not have, and why.
+    pub left_out: Vec<String>,
+    /// What holds back alerts of few events.
+    pub guards: Guards,
+    /// Minutes that do not count, and in which no alert begins: in order, and apart from each other.
+    pub exclusions: Arc<[Span]>,
+    /// Whether it is one SLO for each value of some columns.
+    pub group_by: Option<GroupBy>,
+    /// What its calls may cost.
+    pub cost_budget: Option<CostBudget>,
+    /// The word of the label `severity` of its other alerts (`TelemetryStale`): that for tickets.
+    pub ticket_severity: Arc<str>,
     /// The file it comes from.
     pub file: Arc<str>,
     /// Where in it.
     pub place: Place,
+}
+
+impl Slo {
+    /// Whether a minute counts.
+    #[must_use]
+    pub fn is_excluded(&self, minute: Minute) -> bool {
+        let next = self.exclusions.partition_point(|span| span.end <= minute);
+        self.exclusions.get(next).is_some_and(|span| span.contains(minute))
+    }
+}
+
+/// What an SLO can ask for beyond a rolling window, events, and the tiers of the workbook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// [`Period::Calendar`].
+    Calendar,
+    /// [`Budgeting::Timeslices`].
+    Timeslices,
+    /// [`BurnTier`]s of alert policies, with words for severities and patience.
+    Policies,
+    /// [`Guards`] other than the default.
+    Guards,
+    /// [`Slo::exclusions`].
+    Exclusions,
+    /// [`Slo::group_by`].
+    Groups,
+    /// [`Slo::cost_budget`].
+    CostBudget,
+}
+
+impl Form {
+    /// Whether the evaluation has it: documents that ask for another form are refused.
+    #[must_use]
+    pub const fn is_evaluated(self) -> bool {
+        match self {
+            Self::Calendar
+            | Self::Timeslices
+            | Self::Policies
+            | Self::Guards
+            | Self::Exclusions
+            | Self::Groups
+            | Self::CostBudget => false,
+        }
+    }
 }
 
 /// Minutes of a rolling window, such as `30d`; months count 30 days, quarters 90, years 365.

@@ -7,9 +7,10 @@ use toolgauge_analytics::budget::{Ratio, Target};
 use toolgauge_analytics::window::Window;
 use toolgauge_proto::call::Layer;
 
-use super::definition::{Judged, Mode, Sli, Slo, Where, window_of};
+use super::definition::{Budgeting, Guards, Judged, Mode, Period, Sli, Slo, Where, window_of};
 use super::fault::{Fault, Faults, Place};
 use super::shape::join;
+use super::tiers::{Severities, default_tiers};
 use super::yaml::{Node, Value};
 
 /// The type of a metric source that is a condition on `calls`.
@@ -326,6 +327,9 @@ impl<'a> Resolver<'a> {
         let target = self.target(object, objective)?;
         let metadata = object.node.get("metadata");
         let text = |node: Option<&Node>, key| node.and_then(|node| node.text_of(key)).map(str::to_owned);
+        let budgeting = Budgeting::Occurrences;
+        let severities = Severities::default();
+        let (tiers, left_out) = default_tiers(window, budgeting, target, &severities);
         Ok(Slo {
             service: text(Some(spec), "service").ok_or(Unfit::Faulty)?,
             name: object.name.clone(),
@@ -334,6 +338,15 @@ impl<'a> Resolver<'a> {
             sli: counted,
             target,
             window,
+            period: Period::Rolling(window),
+            budgeting,
+            tiers,
+            left_out,
+            guards: Guards::default(),
+            exclusions: Arc::default(),
+            group_by: None,
+            cost_budget: None,
+            ticket_severity: severities.ticket,
             file: Arc::clone(&object.file),
             place: object.node.place,
         })

@@ -15,7 +15,8 @@ const INTERVAL_S: i64 = 10;
 /// When the fast tier fires and ends after an outage from `from_s` to `until_s`, with so many calls a second.
 fn fast_tier(calls_a_second: u64, from_s: i64, until_s: i64) -> (i64, i64) {
     let target = Target::from_ratio("0.999").unwrap();
-    let tier = default_tiers(Window::D30, target)[0];
+    let tiers = default_tiers(Window::D30, target);
+    let tier = &tiers[0];
     let mut ring = MinuteRing::new(Arc::from([tier.long, tier.short]), Minute(0));
     let mut state = State::Inactive;
     for second in 0..until_s + 600 {

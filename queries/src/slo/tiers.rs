@@ -1,0 +1,99 @@
+//! The burn-rate alerts of an SLO: those of the SRE workbook, fitted to its period, budgeting and target.
+
+use std::sync::Arc;
+
+use toolgauge_analytics::alert::Patience;
+use toolgauge_analytics::budget::{Ratio, Severity, Target, Tier, WORKBOOK, factor};
+use toolgauge_analytics::window::Window;
+
+use super::definition::{Budgeting, BurnTier, TierSource};
+
+/// The words of the label `severity`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Severities {
+    pub(super) page: Arc<str>,
+    pub(super) ticket: Arc<str>,
+}
+
+impl Default for Severities {
+    fn default() -> Self {
+        Self { page: Severity::Page.as_str().into(), ticket: Severity::Ticket.as_str().into() }
+    }
+}
+
+impl Severities {
+    pub(super) fn word(&self, severity: Severity) -> Arc<str> {
+        match severity {
+            Severity::Page => Arc::clone(&self.page),
+            Severity::Ticket => Arc::clone(&self.ticket),
+        }
+    }
+}
+
+/// The tiers of an SLO that names none, and why some of the workbook's are not among them.
+pub(super) fn default_tiers(
+    period: Window,
+    budgeting: Budgeting,
+    target: Target,
+    severities: &Severities,
+) -> (Vec<BurnTier>, Vec<String>) {
+    let (mut tiers, mut left_out) = (Vec::new(), Vec::new());
+    for (name, severity, percent, long, short) in WORKBOOK {
+        if long > period {
+            left_out.push(format!("{name}: its long window of {long} is longer than the period of {period}"));
+            continue;
+        }
+        let fraction = Ratio::percent(percent);
+        let mut adapted = Vec::new();
+        let short = match budgeting {
+            Budgeting::Timeslices(slices) if slices.length().minutes() * SLICES_MIN > short.minutes() => {
+                let longer = Window::from_minutes(slices.length().minutes() * SLICES_MIN);
+                adapted.push(format!("its short window is {longer} instead of {short}, to have {SLICES_MIN} slices"));
+                longer
+            }
+            _ => short,
+        };
+        if short >= long {
+            left_out.push(format!("{name}: its long window of {long} has too few slices"));
+            continue;
+        }
+        let factor = factor(fraction, period, long, target);
+        let periods = Ratio::new(period.minutes().into(), long.minutes().into());
+        if let Some(plain) = periods.and_then(|periods| fraction.times(periods)).filter(|plain| *plain != factor) {
+            adapted.push(explain_factor(plain, factor, percent, period, long, target));
+        }
+        tiers.push(BurnTier {
+            severity: severities.word(severity),
+            tier: Tier { name: name.into(), severity, long, short, factor },
+            patience: Patience::default(),
+            source: TierSource::Workbook(fraction),
+            adapted: (!adapted.is_empty()).then(|| adapted.join("; ")),
+            targets: Vec::new(),
+        });
+    }
+    (tiers, left_out)
+}
+
+/// Fewest slices of a short window.
+const SLICES_MIN: u32 = 2;
+
+/// Why a factor is not the share of the budget x period / long window.
+fn explain_factor(plain: Ratio, factor: Ratio, percent: u32, period: Window, long: Window, target: Target) -> String {
+    let arithmetic = format!("{percent} % of the budget x {period} / {long} = {}", shown(plain));
+    if factor > plain {
+        format!("its factor is {} instead of {arithmetic}, which fires while the objective is met", shown(factor))
+    } else {
+        let most = Ratio::new(1, 1).and_then(|one| one.over(target.budget())).map_or_else(String::new, shown);
+        format!(
+            "its factor is {} instead of {arithmetic}: at the target {target} no burn rate is above 1 / (1 - target) = \
+             {most}",
+            shown(factor)
+        )
+    }
+}
+
+/// A ratio for people, to three places.
+pub(super) fn shown(ratio: Ratio) -> String {
+    let text = format!("{:.3}", ratio.to_f64());
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
