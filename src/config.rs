@@ -506,6 +506,7 @@ impl Config {
             remember_us: self.settle.remember.as_micros(),
             remember_rows_max: self.settle.remember_rows.0,
             seen_rows_max: size(self.settle.seen_rows.0),
+            ..LiveSettings::default()
         };
         let recognise = RecogniseSettings {
             ahead_max_us: self.recognise.ahead.as_micros(),

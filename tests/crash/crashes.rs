@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use toolgauge_collector::fs::sim::{SimFs, SimRng, Survival};
 use toolgauge_proto::id::WalPosition;
 use toolgauge_proto::table::Table;
@@ -88,6 +89,9 @@ fn a_power_cut_at_any_operation_leaves_every_row_once() {
     for table in Table::ALL {
         assert!(!files::rows(&fs, table).is_empty(), "{} is not written", table.name());
     }
+    let arrivals = files::rows(&fs, Table::Arrivals);
+    let rows: usize = arrivals.iter().map(RecordBatch::num_rows).sum();
+    assert!(rows > Rows::of([&[], &arrivals, &[]]).arrivals.len(), "no minute of arrivals is committed in parts");
     each(1..operations + 1, |at| drop(crash(&plan, fresh_disk(1), [(at, Survival::None, at)], Query::Files)));
 }
 

@@ -33,7 +33,13 @@ pub(crate) static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 pub(crate) fn settings() -> CollectorSettings {
     CollectorSettings {
         wal: WalSettings { segment_bytes: 4_096, digest_horizon_us: 20_000_000, ..WalSettings::default() },
-        live: LiveSettings { settle_us: 2_000_000, remember_us: 20_000_000, ..LiveSettings::default() },
+        // Sums of a minute are committed in parts, too.
+        live: LiveSettings {
+            settle_us: 2_000_000,
+            remember_us: 20_000_000,
+            arrivals_bytes_max: 8_000,
+            ..LiveSettings::default()
+        },
         // Written by age, and by number of keys; caught up with in several stretches.
         fold: FoldSettings { interval_us: 8_000_000, keys_max: 24, catch_up_rows: 16 },
         // Merged by few, so that merged ones are merged again.

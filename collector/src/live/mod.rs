@@ -19,10 +19,11 @@
 //! Blocks are finished with the defaults (counted, first attempt, final, weight 1), which is what nearly every row is.
 //! Other decisions are kept beside their block and written into its columns when somebody looks ([`decided`]).
 
+mod arrived;
 mod decided;
 mod groups;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -35,7 +36,8 @@ use toolgauge_proto::time::UnixMicros;
 
 use crate::dedup::SeenRows;
 use crate::recognise::{ArrivalSums, CallColumns, FrameInfo, GroupKey, Quarantined, Recogniser, RowSink};
-use crate::side_tables::{self, ArrivalKey};
+use crate::side_tables;
+use arrived::Arrived;
 use decided::Block;
 use groups::Groups;
 
@@ -59,6 +61,9 @@ pub struct LiveSettings {
     pub remember_rows_max: u64,
     /// How many row identities are known to recognise rows that are sent again.
     pub seen_rows_max: usize,
+    /// Bytes of the log whose sums of arrivals are committed together, if their minute has not ended before: the log keeps
+    /// what has no sums yet.
+    pub arrivals_bytes_max: u64,
 }
 
 impl Default for LiveSettings {
@@ -70,6 +75,7 @@ impl Default for LiveSettings {
             remember_rows_max: 250_000,
             // Two tables that are full when they have 2^21 places.
             seen_rows_max: 2 * (7 << 18),
+            arrivals_bytes_max: 256 << 20,
         }
     }
 }
@@ -92,6 +98,16 @@ pub enum FrameBody<'a> {
     Logs(&'a [u8]),
     /// Time passes.
     Tick,
+}
+
+impl FrameBody<'_> {
+    /// Its length.
+    const fn bytes(&self) -> u64 {
+        match self {
+            Self::Traces(body) | Self::Logs(body) => body.len() as u64,
+            Self::Tick => 0,
+        }
+    }
 }
 
 /// What a frame left in the groups.
@@ -161,9 +177,7 @@ pub struct LiveRows {
     settled_seq: u64,
     committed_seq: u64,
 
-    arrivals: BTreeMap<ArrivalKey, ArrivalSums>,
-    /// The last frame of the last complete minute.
-    arrivals_complete: WalPosition,
+    arrived: Arrived,
     quarantine: Vec<Quarantined>,
     counts: LiveCounts,
 }
@@ -177,7 +191,7 @@ pub struct Settled {
     pub calls_up_to: WalPosition,
     /// One past the last of them; hand it to [`LiveRows::committed`].
     pub calls_seq_end: u64,
-    /// Sums of the complete minutes.
+    /// Sums of what has arrived.
     pub arrivals: Option<RecordBatch>,
     /// Up to where they are complete.
     pub arrivals_up_to: WalPosition,
@@ -233,8 +247,7 @@ impl LiveRows {
             settled: WalPosition(0),
             settled_seq: 0,
             committed_seq: 0,
-            arrivals: BTreeMap::new(),
-            arrivals_complete: WalPosition(0),
+            arrived: Arrived::default(),
             quarantine: Vec::new(),
             counts: LiveCounts::default(),
         }
@@ -254,12 +267,13 @@ impl LiveRows {
     pub fn apply(&mut self, frame: LiveFrame<'_>) -> Result<(), ArrowError> {
         let LiveFrame { info, body } = frame;
         self.settle_before(info.received);
-        if info.received.minute() != self.received.minute() {
-            self.arrivals_complete = self.position;
+        if info.received.minute() != self.received.minute() || self.arrived.bytes() >= self.settings.arrivals_bytes_max
+        {
+            self.arrived.cut(self.position);
         }
         self.position = info.position;
         self.received = info.received;
-        self.arrivals.entry((info.received.minute(), None)).or_default();
+        self.arrived.begin(info.received.minute(), body.bytes());
 
         let recogniser = Arc::clone(&self.recogniser);
         let first_seq = self.next_seq;
@@ -458,7 +472,7 @@ impl LiveRows {
         self.decide_dirty();
         self.seal()?;
         let calls = self.rows(self.committed_seq..self.next_seq)?;
-        let arrivals = side_tables::arrivals(self.arrivals.iter())?;
+        let arrivals = side_tables::arrivals(self.arrived.all())?;
         let quarantine = side_tables::quarantine(&self.quarantine)?;
         Ok(LiveView {
             calls: calls.into(),
@@ -480,13 +494,12 @@ impl LiveRows {
             self.decide_dirty();
             self.seal()?;
         }
-        let current = self.received.minute();
         Ok(Settled {
             calls: self.rows(self.committed_seq..self.settled_seq)?,
             calls_up_to: self.settled,
             calls_seq_end: self.settled_seq,
-            arrivals: side_tables::arrivals(self.arrivals.range(..(current, None)))?,
-            arrivals_up_to: self.arrivals_complete,
+            arrivals: side_tables::arrivals(self.arrived.complete())?,
+            arrivals_up_to: self.arrived.complete_up_to(),
             quarantine: side_tables::quarantine(&self.quarantine)?,
             quarantine_up_to: self.position,
             received: self.received,
@@ -506,10 +519,8 @@ impl LiveRows {
     }
 
     /// The frames up to here are in the table `arrivals`.
-    pub fn committed_arrivals(&mut self, up_to: WalPosition, minutes_before: UnixMicros) {
-        if up_to <= self.position {
-            self.arrivals = self.arrivals.split_off(&(minutes_before, None));
-        }
+    pub fn committed_arrivals(&mut self, up_to: WalPosition) {
+        self.arrived.committed(up_to);
     }
 
     /// The refused records of frames up to here are in the table `quarantine`.
@@ -577,7 +588,7 @@ impl LiveRows {
         let seq_end = if self.position <= calls { self.next_seq } else { self.committed_seq };
         self.committed_calls(seq_end);
         if self.position <= arrivals {
-            self.arrivals.clear();
+            self.arrived.clear();
         }
         self.committed_quarantine(quarantine);
     }
@@ -654,6 +665,6 @@ impl RowSink for FrameSink<'_, '_> {
         counts.unreadable += sums.unreadable.unsigned_abs();
         let minute = self.frame.received.minute();
         let key = (minute, Some((self.tenant.to_owned(), service_name.map(str::to_owned))));
-        self.live.arrivals.entry(key).or_default().add(sums);
+        self.live.arrived.add(key, sums);
     }
 }

@@ -28,7 +28,7 @@ pub struct Fold {
 #[derive(Debug, Clone, Copy)]
 pub struct CommitMarks {
     calls_seq_end: u64,
-    arrivals: Option<(WalPosition, UnixMicros)>,
+    arrivals: Option<WalPosition>,
     quarantine: Option<WalPosition>,
 }
 
@@ -115,7 +115,7 @@ impl Fold {
         }
         let marks = CommitMarks {
             calls_seq_end: settled.calls_seq_end,
-            arrivals: arrivals.as_ref().map(|table| (table.up_to, settled.received.minute())),
+            arrivals: arrivals.as_ref().map(|table| table.up_to),
             quarantine: quarantine.as_ref().map(|table| table.up_to),
         };
         Ok(Some((Commit { calls, arrivals, quarantine, received: settled.received }, marks)))
@@ -124,8 +124,8 @@ impl Fold {
     /// A commit is durable: its rows leave.
     pub fn end_commit(&mut self, marks: CommitMarks) {
         self.live.committed_calls(marks.calls_seq_end);
-        if let Some((up_to, minutes_before)) = marks.arrivals {
-            self.live.committed_arrivals(up_to, minutes_before);
+        if let Some(up_to) = marks.arrivals {
+            self.live.committed_arrivals(up_to);
         }
         if let Some(up_to) = marks.quarantine {
             self.live.committed_quarantine(up_to);
