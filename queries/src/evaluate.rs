@@ -3,7 +3,7 @@
 //! # Guarantees
 //! * An evaluation is exact: it counts every row up to its log position, each once, by the definition in force. It runs no query: settled
 //!   rows are in memory by the minute, live rows are counted anew each time.
-//! * Every change of an alert's state is committed to the table `alerts` before it is sent.
+//! * Every change of an alert's state is committed to the table `alerts` before it is sent (but see below).
 //! * A restart goes on from where it was: states and start times come from `alerts`, counts from `slo_1m` and the rows of
 //!   `calls` after its cursor. The table `slo_1m` is a cache: without it, everything is counted from `calls`.
 //! * Time never goes back: an evaluation is not before the one before it. When the clock was set back, evaluations are stale
@@ -21,8 +21,10 @@
 //! longer in force, a row says so, and should it come back it begins anew, since rows were missed.
 //!
 //! # Failure and recovery
-//! When rows cannot be appended for good, this is logged and not tried again until the next start; evaluation goes on. When the history
-//! cannot be read, it is tried again a minute later.
+//! An append that finds the disk full is tried until there is room; one that fails otherwise, for three seconds. Changes of alerts that cannot
+//! be written down even then are sent all the same, logged and counted: a page that nobody gets is worse than one that a restart may tell
+//! again. Counts that cannot are not tried again until the next start, which counts them anew; evaluation goes on. When the history cannot be
+//! read, it is tried again a minute later.
 
 mod alerts;
 mod append;
@@ -125,6 +127,8 @@ pub struct EvaluateCounters {
     pub changes: AtomicU64,
     /// Appends that can never be made.
     pub failed_appends: AtomicU64,
+    /// Changes of alerts that were sent although they could not be written down.
+    pub unrecorded_changes: AtomicU64,
 }
 
 /// Counts of an SLO by the minute.

@@ -57,7 +57,7 @@ pub(super) struct Decisive {
     pub(super) tier: Tier,
     pub(super) long: Counts,
     pub(super) short: Counts,
-    pub(super) slo: CompiledSlo,
+    pub(super) slo: Arc<CompiledSlo>,
 }
 
 /// A change of state, on its way to the table.

@@ -21,6 +21,10 @@ use crate::tables::Catalog;
 
 /// Pause before an append that found no room is tried again.
 const NO_ROOM_PAUSE: Duration = Duration::from_secs(1);
+/// Pause before an append that failed otherwise is tried again; each time twice as long.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// How often it is tried: for three seconds. What has not gone away by then is a fault of the program.
+const TRIES_MAX: u32 = 5;
 /// Longest time that is spent on finding causes before a page goes out without them.
 const FINDINGS_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -29,8 +33,8 @@ const FINDINGS_TIMEOUT: Duration = Duration::from_secs(3);
 pub(super) enum Job {
     /// Rows of `slo_1m` and the position up to which they are counted.
     Slo(RecordBatch, i64),
-    /// Changes of alerts and the number of the append.
-    Alerts(Vec<Change>, i64),
+    /// Changes of alerts.
+    Alerts(Vec<Change>),
 }
 
 /// What became of it.
@@ -39,8 +43,21 @@ pub(super) enum Done {
     Slo,
     /// The changes, with what was found out about those that began to fire.
     Alerts(Vec<Change>),
+    /// The changes could not be written.
+    Unrecorded(Vec<Change>),
+    /// It was told to end, or the collector has ended; whether the rows are there is open.
+    Stopped,
     /// It can never be written; whoever counts on it must begin anew.
-    Failed(Table),
+    Failed,
+}
+
+/// Why rows were not appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NotAppended {
+    /// See [`Done::Stopped`].
+    Stopped,
+    /// It was tried often enough.
+    Failed,
 }
 
 /// What the thread needs.
@@ -113,57 +130,81 @@ impl Appender {
 impl Context {
     fn run(&self, jobs: &Receiver<Job>, answers: &SyncSender<Done>) {
         while let Ok(job) = jobs.recv() {
-            let table = match job {
-                Job::Slo(..) => Table::Slo1m,
-                Job::Alerts(..) => Table::Alerts,
-            };
             let done = match job {
-                Job::Slo(rows, version) => self.append(Table::Slo1m, rows, version, jobs).map(|()| Done::Slo),
-                Job::Alerts(mut changes, version) => {
+                Job::Slo(rows, version) => match self.append(Table::Slo1m, &rows, version, jobs) {
+                    Ok(()) => Done::Slo,
+                    Err(NotAppended::Stopped) => Done::Stopped,
+                    Err(NotAppended::Failed) => Done::Failed,
+                },
+                Job::Alerts(mut changes) => {
                     for change in &mut changes {
                         self.find_causes(change);
                     }
-                    match rows(&changes) {
-                        Ok(rows) => self.append(Table::Alerts, rows, version, jobs).map(|()| Done::Alerts(changes)),
-                        Err(error) => {
-                            tracing::error!(%error, "build rows of alerts");
-                            None
-                        }
+                    match self.record(&changes, jobs) {
+                        Ok(()) => Done::Alerts(changes),
+                        Err(NotAppended::Stopped) => Done::Stopped,
+                        Err(NotAppended::Failed) => Done::Unrecorded(changes),
                     }
                 }
             };
-            if answers.send(done.unwrap_or(Done::Failed(table))).is_err() {
+            if answers.send(done).is_err() {
                 return;
             }
         }
     }
 
-    /// Appends; `None` if it cannot, or was told to end before it could.
-    fn append(&self, table: Table, rows: RecordBatch, version: i64, jobs: &Receiver<Job>) -> Option<()> {
-        let txn = Txn { app_id: format!("{}/{}", self.lake.writer(), table.name()), version };
+    fn app_id(&self, table: Table) -> String {
+        format!("{}/{}", self.lake.writer(), table.name())
+    }
+
+    /// Writes changes to the table of alerts, as the version after the last one that is there.
+    fn record(&self, changes: &[Change], jobs: &Receiver<Job>) -> Result<(), NotAppended> {
+        let failed = |error: &dyn std::fmt::Display| {
+            tracing::error!(%error, "write changes of alerts");
+            NotAppended::Failed
+        };
+        let rows = rows(changes).map_err(|error| failed(&error))?;
+        let last = match self.lake.committed_version(Table::Alerts, &self.app_id(Table::Alerts)) {
+            Ok(last) => last.unwrap_or(-1),
+            Err(AppendError::Stopped { .. }) => return Err(NotAppended::Stopped),
+            Err(error) => return Err(failed(&error)),
+        };
+        self.append(Table::Alerts, &rows, last + 1, jobs)
+    }
+
+    /// Appends, with patience.
+    fn append(&self, table: Table, rows: &RecordBatch, version: i64, jobs: &Receiver<Job>) -> Result<(), NotAppended> {
+        let txn = Txn { app_id: self.app_id(table), version };
+        let mut tries = 0;
         loop {
-            match self.lake.append(table, vec![rows.clone()], txn.clone()) {
-                Ok(true) => return Some(()),
+            let pause = match self.lake.append(table, vec![rows.clone()], txn.clone()) {
+                Ok(true) => return Ok(()),
                 Ok(false) => {
                     tracing::error!(
                         table = table.name(),
                         version,
                         "rows were not appended: this version is there already"
                     );
-                    return None;
+                    return Err(NotAppended::Failed);
                 }
+                Err(AppendError::Stopped { .. }) => return Err(NotAppended::Stopped),
                 Err(error @ AppendError::NoRoom { .. }) => {
                     tracing::warn!(%error, "it is tried again");
-                    // Nobody hands over a job while one is under way.
-                    if let Err(RecvTimeoutError::Disconnected) = jobs.recv_timeout(NO_ROOM_PAUSE) {
-                        return None;
-                    }
+                    NO_ROOM_PAUSE
                 }
                 Err(error @ AppendError::Invalid { .. }) => {
-                    tracing::error!(%error, "append rows");
-                    return None;
+                    tries += 1;
+                    if tries >= TRIES_MAX {
+                        tracing::error!(%error, tries, "append rows");
+                        return Err(NotAppended::Failed);
+                    }
+                    tracing::warn!(%error, "it is tried again");
+                    RETRY_PAUSE * 2_u32.pow(tries - 1)
                 }
-                Err(AppendError::Stopped { .. }) => return None,
+            };
+            // Nobody hands over a job while one is under way.
+            if let Err(RecvTimeoutError::Disconnected) = jobs.recv_timeout(pause) {
+                return Err(NotAppended::Stopped);
             }
         }
     }

@@ -10,12 +10,14 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Decimal128Type, Int64Type, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use datafusion::catalog::TableProvider;
+use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Expr, col, lit};
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
-use toolgauge_analytics::sli::Counts;
+use toolgauge_analytics::sli::{Counts, WEIGHT_ONE};
 use toolgauge_analytics::window::Minute;
 use toolgauge_proto::id::WalPosition;
+use toolgauge_proto::lake::View;
 use toolgauge_proto::table::Table;
 use toolgauge_proto::time::UnixMicros;
 
@@ -65,6 +67,64 @@ pub(super) async fn count(
     let mut tally = LooseTally::new(slis.len());
     scan(engine, calls, &counter.columns(), condition, |batch| counter.count(batch, None, &mut tally)).await?;
     Ok(tally)
+}
+
+/// The services of the events of SLOs since a minute, with the last minute of each: from the sums per minute, which are few, where
+/// those have all that the SLO asks for, else from the rows of `calls`.
+pub(super) async fn services(
+    engine: &Engine,
+    view: &View,
+    slis: &[Arc<CompiledSli>],
+    since: Minute,
+) -> Result<Vec<HashMap<String, Minute>>, Error> {
+    let date = col("date").gt_eq(lit(ScalarValue::Date32(Some(since.start().date32()))));
+    let mut found = vec![HashMap::new(); slis.len()];
+    let (of_minutes, of_rows): (Vec<usize>, Vec<usize>) =
+        (0..slis.len()).partition(|place| slis[*place].events_columns().is_some_and(has_minutes));
+    let events = |places: &[usize]| places.iter().map(|place| slis[*place].events()).collect::<Vec<CompiledSli>>();
+    if !of_minutes.is_empty() {
+        let counter = Counter::new(&events(&of_minutes))?;
+        let mut columns = counter.columns();
+        columns.retain(|name| !FROM_MINUTES.contains(name));
+        columns.push("minute");
+        let mut tally = LooseTally::new(of_minutes.len());
+        let mut count = |batch: &RecordBatch| counter.count(&as_calls(batch, &columns)?, None, &mut tally);
+        let minutes = view.table(Table::Calls1m);
+        scan(engine, Arc::clone(&minutes.committed), &columns, Some(date.clone()), &mut count).await?;
+        for batch in minutes.live.get().map_err(|error| Error::Internal(error.to_string()))?.iter() {
+            count(batch).map_err(|error| Error::Internal(error.to_string()))?;
+        }
+        of_minutes.iter().zip(tally.fed_by).for_each(|(place, services)| found[*place] = services);
+    }
+    if !of_rows.is_empty() {
+        let events: Vec<Arc<CompiledSli>> = events(&of_rows).into_iter().map(Arc::new).collect();
+        let calls = Arc::clone(&view.table(Table::Calls).committed);
+        let tally = count(engine, calls, &events, Some(date)).await?;
+        of_rows.iter().zip(tally.fed_by).for_each(|(place, services)| found[*place] = services);
+    }
+    Ok(found)
+}
+
+/// Columns of `calls` that stand in for those that sums per minute do not have.
+const FROM_MINUTES: [&str; 3] = ["end_time", "wal_position", "weight"];
+
+/// Whether sums per minute have these columns.
+fn has_minutes(columns: &[String]) -> bool {
+    columns.iter().all(|name| {
+        Table::Calls1m.columns().iter().take_while(|column| column.name != "calls").any(|column| column.name == name)
+    })
+}
+
+/// Rows of `calls_1m` as if each were a call at the start of its minute.
+fn as_calls(batch: &RecordBatch, columns: &[&str]) -> Result<RecordBatch, ArrowError> {
+    let missing = |name: &str| ArrowError::SchemaError(format!("calls_1m has no column {name}"));
+    let ones = Decimal128Array::from_iter_values(std::iter::repeat_n(WEIGHT_ONE, batch.num_rows()));
+    let mut rows: Vec<(&str, ArrayRef)> = vec![("weight", Arc::new(ones.with_precision_and_scale(18, 6)?))];
+    for name in columns {
+        let column = batch.column_by_name(name).ok_or_else(|| missing(name))?;
+        rows.push((if *name == "minute" { "end_time" } else { name }, Arc::clone(column)));
+    }
+    RecordBatch::try_from_iter_with_nullable(rows.into_iter().map(|(name, column)| (name, column, true)))
 }
 
 /// An SLO and what its rows in `slo_1m` are called.
@@ -126,7 +186,7 @@ pub(super) async fn load(
         "good_weighted",
         "bad_weighted",
     ];
-    let condition = col("date").gt_eq(lit(datafusion::common::ScalarValue::Date32(Some(since.start().date32()))));
+    let condition = col("date").gt_eq(lit(ScalarValue::Date32(Some(since.start().date32()))));
     scan(engine, slo_1m, &COLUMNS, Some(condition), |batch| {
         let names: Vec<ArrayRef> =
             batch.columns()[..3].iter().map(|column| cast(column, &DataType::Utf8)).collect::<Result<_, _>>()?;

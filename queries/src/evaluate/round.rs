@@ -59,7 +59,7 @@ pub struct TierStatus {
 #[derive(Debug, Clone)]
 pub struct SloStatus {
     /// The definition.
-    pub slo: CompiledSlo,
+    pub slo: Arc<CompiledSlo>,
     /// See `slo_revision` in the table `slo_1m`.
     pub revision: Option<Arc<str>>,
     /// Its windows, shortest first, each with its counts.
@@ -85,6 +85,8 @@ pub(super) type Alerts = BTreeMap<Arc<str>, Alert>;
 pub(super) struct Round<'a> {
     pub(super) at: At,
     pub(super) arrivals: &'a Arrivals,
+    /// Of the windows that were asked for in this round.
+    pub(super) coverages: HashMap<Window, Coverage>,
     pub(super) alerts: &'a mut Alerts,
     pub(super) changes: &'a mut Vec<Change>,
     /// The number of the next change.
@@ -102,7 +104,7 @@ impl Round<'_> {
         let counts = over(watched.slo.slo.window);
         let now = watched.ring.now();
         let mut status = SloStatus {
-            slo: watched.slo.clone(),
+            slo: Arc::clone(&watched.slo),
             revision: watched.revision.as_deref().map(Arc::from),
             counts,
             provisional: provisional(live, watched.slo.slo.window, now),
@@ -114,14 +116,16 @@ impl Round<'_> {
         };
         for (index, tier) in watched.tiers.iter().enumerate() {
             let (long, short) = (over(tier.long), over(tier.short));
-            let coverage = self.arrivals.coverage(tier.short, now, self.at.watermark);
+            let (arrivals, watermark) = (self.arrivals, self.at.watermark);
+            let coverage =
+                *self.coverages.entry(tier.short).or_insert_with(|| arrivals.coverage(tier.short, now, watermark));
             let evaluation = self.evaluation(watched, tier, coverage, &short);
             if index == 0 {
                 (status.evaluation, status.coverage) = (evaluation, coverage.ratio());
             }
             let burns = tier.burns(&long, &short, watched.slo.slo.target);
             let observation = Observation { evaluation, burns, long_total: long.total() };
-            let decisive = Decisive { tier: tier.clone(), long, short, slo: watched.slo.clone() };
+            let decisive = Decisive { tier: tier.clone(), long, short, slo: Arc::clone(&watched.slo) };
             let annotations = || self.annotations(watched, &decisive, &counts, status.projected_exhaustion);
             let id = &watched.alert_ids[index];
             // Only what is to be said needs its text.
@@ -246,7 +250,8 @@ impl Round<'_> {
         if !annotations.is_empty() {
             alert.annotations = annotations;
         }
-        (alert.state, alert.change) = (to, number);
+        // What has changed is sent as soon as it is committed.
+        (alert.state, alert.change, alert.last_sent) = (to, number, None);
         let annotations =
             alert.annotations.iter().chain(&alert.findings).map(|(name, text)| (name.clone(), text.clone()));
         let annotations = annotations.collect();

@@ -29,7 +29,7 @@ pub(super) enum Past {
 /// One SLO.
 #[derive(Debug)]
 pub(super) struct Watched {
-    pub(super) slo: CompiledSlo,
+    pub(super) slo: Arc<CompiledSlo>,
     pub(super) tiers: Vec<Tier>,
     /// The windows of the tiers and the SLO's own, shortest first.
     pub(super) windows: Arc<[Window]>,
@@ -63,7 +63,7 @@ impl Watched {
             pending: HashMap::new(),
             fed_by: HashMap::new(),
             alert_ids,
-            slo,
+            slo: Arc::new(slo),
         }
     }
 
@@ -82,7 +82,7 @@ impl Watched {
     pub(super) fn redefine(&mut self, slo: CompiledSlo) {
         self.tiers = tiers_of(&slo);
         self.alert_ids = alert_ids(&slo, &self.tiers);
-        self.slo = slo;
+        self.slo = Arc::new(slo);
     }
 
     /// Forgets all counts.

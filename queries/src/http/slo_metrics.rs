@@ -113,8 +113,14 @@ pub(super) fn text(evaluator: &Evaluator) -> String {
         (
             "toolgauge_slo_appends_failed_total",
             "counter",
-            "Appends to slo_1m and alerts that cannot be made; not tried again before the next start.",
+            "Appends to slo_1m and alerts that could not be made.",
             counters.failed_appends.load(Relaxed),
+        ),
+        (
+            "toolgauge_alert_changes_unrecorded_total",
+            "counter",
+            "Changes of alerts that were sent although they could not be written to the table alerts.",
+            counters.unrecorded_changes.load(Relaxed),
         ),
     ] {
         Metric::new(&mut text, name, kind, help).line("", value);

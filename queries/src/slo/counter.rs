@@ -59,6 +59,18 @@ impl CompiledSli {
         self.total.fixed().iter().find(|(name, _)| name == column).map(|(_, text)| text.as_str())
     }
 
+    /// The columns that tell its events from other counted rows, except for `counted` and `final`; `None` if `layer` is one of them.
+    #[must_use]
+    pub fn events_columns(&self) -> Option<&[String]> {
+        self.sli.layer.is_none().then(|| self.total.columns())
+    }
+
+    /// The same events, all of them good: what is left when it does not matter how they went.
+    #[must_use]
+    pub fn events(&self) -> Self {
+        Self { judge: self.total.clone(), ..self.clone() }
+    }
+
     /// The columns of text that have one value in every row that counts.
     fn fixed(&self) -> Vec<(usize, &str)> {
         let layer = self.sli.layer.map(|layer| ("layer", layer.as_str()));

@@ -8,5 +8,7 @@ mod latency;
 mod report;
 mod slo_counts;
 mod slo_files;
+mod slo_restarts;
+mod slo_world;
 mod support;
 mod tables;

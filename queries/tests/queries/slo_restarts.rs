@@ -1,0 +1,589 @@
+//! The whole evaluator over a life of random calls, ended and started at random moments, against an oracle that counts everything anew;
+//! and what becomes of alerts when telemetry or the table of alerts fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use toolgauge_analytics::alert::{RESOLVED_FOR_US, State};
+use toolgauge_analytics::window::{Minute, Window};
+use toolgauge_proto::lake::Lake as _;
+use toolgauge_proto::table::Table;
+use toolgauge_proto::time::UnixMicros;
+use toolgauge_queries::evaluate::Evaluated;
+use toolgauge_queries::json::{self, rfc3339};
+
+use crate::slo_world::{Call, Failing, MINUTE, Running, SECOND, World};
+use crate::support::{Rng, until};
+
+const SLOS: &str = "
+apiVersion: openslo/v1
+kind: SLO
+metadata: {name: search, annotations: {toolgauge/mode: attempt}}
+spec:
+  service: shop
+  indicator: {spec: {ratioMetric: {
+    good: {metricSource: {type: toolgauge, spec: {where: outcome = 'ok'}}},
+    total: {metricSource: {type: toolgauge, spec: {where: tool_name = 'search'}}}}}}
+  timeWindow: [{duration: 30d, isRolling: true}]
+  budgetingMethod: Occurrences
+  objectives: [{target: 0.99}]
+---
+apiVersion: openslo/v1
+kind: SLO
+metadata: {name: all, annotations: {toolgauge/mode: logical}}
+spec:
+  service: shop
+  indicator: {spec: {ratioMetric: {
+    good: {metricSource: {type: toolgauge, spec: {where: outcome = 'ok'}}},
+    total: {metricSource: {type: toolgauge, spec: {where: kind = 'tool'}}}}}}
+  timeWindow: [{duration: 30d, isRolling: true}]
+  budgetingMethod: Occurrences
+  objectives: [{target: 0.99}]
+---
+apiVersion: openslo/v1
+kind: SLO
+metadata: {name: speed, annotations: {toolgauge/mode: logical}}
+spec:
+  service: shop
+  indicator: {spec: {ratioMetric: {
+    good: {metricSource: {type: toolgauge, spec: {where: duration_ns <= 200000000}}},
+    total: {metricSource: {type: toolgauge, spec: {where: outcome = 'ok' AND duration_ns > 1000}}}}}}
+  timeWindow: [{duration: 30d, isRolling: true}]
+  budgetingMethod: Occurrences
+  objectives: [{target: 0.95}]
+";
+
+/// What the oracle knows of an SLO: by hand, what the document says.
+struct Slo {
+    name: &'static str,
+    is_event: fn(&Call) -> bool,
+    is_good: fn(&Call) -> bool,
+    /// The least share of bad events of each tier, in thousandths.
+    thousandths: [u64; 4],
+}
+
+const ORACLE: [Slo; 3] = [
+    Slo { name: "all", is_event: |call| call.is_final, is_good: |call| !call.failed, thousandths: [144, 60, 30, 10] },
+    Slo {
+        name: "search",
+        is_event: |call| call.tool == "search",
+        is_good: |call| !call.failed,
+        thousandths: [144, 60, 30, 10],
+    },
+    Slo {
+        name: "speed",
+        is_event: |call| call.is_final && !call.failed,
+        is_good: |call| call.duration_ms <= 200,
+        thousandths: [720, 300, 150, 50],
+    },
+];
+
+/// Name, and minutes of the long and the short window.
+const TIERS: [(&str, i64, i64); 4] =
+    [("fast", 60, 5), ("medium", 360, 30), ("slow", 1_440, 120), ("long-term", 4_320, 360)];
+
+/// SLO and tier, or `telemetry`.
+type Key = (String, String);
+
+/// An alert's start, and its end.
+type Episode = (UnixMicros, Option<UnixMicros>);
+
+#[derive(Default)]
+struct Oracle {
+    /// The minutes in which exports were accepted, and whose.
+    arrivals: BTreeMap<i64, BTreeSet<&'static str>>,
+    states: BTreeMap<Key, State>,
+    episodes: BTreeMap<Key, Vec<Episode>>,
+    /// Time and word before and after.
+    changes: BTreeMap<Key, Vec<(UnixMicros, &'static str, &'static str)>>,
+}
+
+/// Good and bad events of the minutes `now - window` to `now`.
+fn count(calls: &[Call], slo: &Slo, now: i64, window: i64) -> (u64, u64) {
+    let minutes = now - window..=now;
+    let events = calls.iter().filter(|call| (slo.is_event)(call) && minutes.contains(&Minute::of(call.end).0));
+    events.fold((0, 0), |(good, bad), call| if (slo.is_good)(call) { (good + 1, bad) } else { (good, bad + 1) })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Says {
+    Stale,
+    Idle,
+    Burns,
+    Clear,
+}
+
+impl Oracle {
+    fn says(&self, calls: &[Call], slo: &Slo, tier: usize, time: UnixMicros, watermark: UnixMicros) -> Says {
+        let now = Minute::of(time).0;
+        let (_, long, short) = TIERS[tier];
+        let first = self.arrivals.keys().next().copied().unwrap_or(i64::MAX);
+        let ended = (now - short).max(first)..=now.min(Minute::of(watermark).0 - 1);
+        let covered = ended.clone().filter(|minute| self.arrivals.contains_key(minute)).count();
+        let ended = ended.count();
+        let services: BTreeSet<&str> = calls
+            .iter()
+            .filter(|call| (slo.is_event)(call) && (now - long..=now).contains(&Minute::of(call.end).0))
+            .map(|call| call.service)
+            .collect();
+        let is_silent = |service: &str| {
+            let last = self.arrivals.iter().rev().find(|(_, services)| services.contains(service));
+            last.is_none_or(|(minute, _)| time.0 - (minute + 1) * MINUTE > 15 * MINUTE)
+        };
+        let all_silent = !services.is_empty() && services.iter().all(|service| is_silent(service));
+        if time.0 - watermark.0 > 60 * SECOND || covered * 10 < ended * 9 || all_silent {
+            return Says::Stale;
+        }
+        let (long, short) = (count(calls, slo, now, long), count(calls, slo, now, short));
+        let burns = |(good, bad): (u64, u64)| bad > 0 && bad * 1_000 >= slo.thousandths[tier] * (good + bad);
+        match short {
+            (0, 0) => Says::Idle,
+            _ if burns(long) && burns(short) => Says::Burns,
+            _ => Says::Clear,
+        }
+    }
+
+    fn change(&mut self, key: &Key, time: UnixMicros, to: State) {
+        let from = self.states.insert(key.clone(), to).unwrap_or_default();
+        self.changes.entry(key.clone()).or_default().push((time, from.as_str(), to.as_str()));
+        let episodes = self.episodes.entry(key.clone()).or_default();
+        match to {
+            State::Firing { starts_at, .. } => episodes.push((starts_at, None)),
+            State::Resolved { ends_at, .. } => episodes.last_mut().unwrap().1 = Some(ends_at),
+            _ => {}
+        }
+    }
+
+    fn evaluate(&mut self, calls: &[Call], time: UnixMicros, watermark: UnixMicros) {
+        for slo in &ORACLE {
+            let now = Minute::of(time).0;
+            for (tier, (name, long, _)) in TIERS.into_iter().enumerate() {
+                let key = (slo.name.to_owned(), name.to_owned());
+                let says = self.says(calls, slo, tier, time, watermark);
+                let state = self.states.get(&key).copied().unwrap_or_default();
+                let is_gone = count(calls, slo, now, long) == (0, 0);
+                match (state, says) {
+                    (State::Firing { starts_at, .. }, Says::Clear) => {
+                        self.change(&key, time, State::Resolved { starts_at, ends_at: time });
+                    }
+                    (State::Firing { starts_at, .. }, Says::Idle) if is_gone => {
+                        self.change(&key, time, State::Resolved { starts_at, ends_at: time });
+                    }
+                    (State::Inactive | State::Resolved { .. }, Says::Burns) => {
+                        self.change(&key, time, State::Firing { starts_at: time, clear_since: None });
+                    }
+                    (State::Resolved { ends_at, .. }, _) if time.0 - ends_at.0 >= RESOLVED_FOR_US => {
+                        self.change(&key, time, State::Inactive);
+                    }
+                    _ => {}
+                }
+            }
+            let key = (slo.name.to_owned(), "telemetry".to_owned());
+            let is_stale = self.says(calls, slo, 0, time, watermark) == Says::Stale;
+            let longest = TIERS[3].1;
+            let is_missed = is_stale && count(calls, slo, now, longest) != (0, 0);
+            match self.states.get(&key).copied().unwrap_or_default() {
+                State::Inactive | State::Resolved { .. } if is_missed => {
+                    self.change(&key, time, State::Pending { since: time });
+                }
+                State::Pending { since } if is_missed && time.0 - since.0 >= 5 * MINUTE => {
+                    self.change(&key, time, State::Firing { starts_at: time, clear_since: None });
+                }
+                State::Pending { .. } if !is_missed => self.change(&key, time, State::Inactive),
+                State::Firing { starts_at, .. } if !is_missed => {
+                    self.change(&key, time, State::Resolved { starts_at, ends_at: time });
+                }
+                State::Resolved { ends_at, .. } if time.0 - ends_at.0 >= RESOLVED_FOR_US => {
+                    self.change(&key, time, State::Inactive);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Compares counts and states with an evaluation.
+    fn check(&self, calls: &[Call], time: UnixMicros, evaluated: &Evaluated) {
+        assert_eq!(evaluated.slos.len(), ORACLE.len());
+        for (slo, status) in ORACLE.iter().zip(&evaluated.slos) {
+            assert_eq!(slo.name, status.slo.slo.name);
+            for (window, counts) in &status.windows {
+                let expected = count(calls, slo, Minute::of(time).0, window.minutes().into());
+                assert_eq!((counts.good, counts.bad), expected, "{}, {window}, at {}", slo.name, rfc3339(time));
+            }
+        }
+        let found: BTreeMap<Key, State> =
+            evaluated.alerts.iter().map(|alert| (key_of(&alert.labels), alert.state)).collect();
+        let mut expected = self.states.clone();
+        expected.retain(|_, state| *state != State::Inactive);
+        assert_eq!(found, expected, "at {}", rfc3339(time));
+    }
+}
+
+fn key_of(labels: &BTreeMap<String, String>) -> Key {
+    (labels["slo"].clone(), labels.get("burn_tier").map_or("telemetry", String::as_str).to_owned())
+}
+
+/// Whether each of these episodes was sent, with its end if it has one.
+fn is_delivered(running: &Running, episodes: &BTreeMap<Key, Vec<Episode>>) -> bool {
+    let sent = running.manager.sent();
+    episodes.iter().flat_map(|(key, episodes)| episodes.iter().map(move |episode| (key, episode))).all(
+        |(key, (start, end))| {
+            let mut of_it =
+                sent.iter().filter(|alert| key_of(&alert.labels) == *key && alert.starts_at == rfc3339(*start));
+            match end {
+                Some(end) => of_it.any(|alert| alert.ends_at == rfc3339(*end)),
+                None => of_it.next().is_some(),
+            }
+        },
+    )
+}
+
+async fn rows(running: &Running, statement: &str) -> Vec<Vec<serde_json::Value>> {
+    let now = chrono::DateTime::from_timestamp_micros(running.world.time().0).unwrap();
+    let schema = running.sql.catalog.schema(running.world.view());
+    let answer = running.sql.engine.query(schema, now, statement.to_owned()).await.unwrap();
+    json::response(&answer).unwrap().rows
+}
+
+/// What befalls the services for a while.
+#[derive(Default)]
+struct Weather {
+    failing: u64,
+    slow: u64,
+    /// Nothing of anybody arrives.
+    gap: u64,
+    /// The shop sends nothing; the cron job does.
+    silent: u64,
+}
+
+impl Weather {
+    fn pass(&mut self, rng: &mut Rng, minutes: u64) {
+        for (left, one_in, most) in
+            [(&mut self.failing, 25, 40), (&mut self.slow, 40, 60), (&mut self.gap, 60, 20), (&mut self.silent, 50, 90)]
+        {
+            *left = left.saturating_sub(minutes);
+            if *left == 0 && rng.one_in(one_in) {
+                *left = 1 + rng.below(most);
+            }
+        }
+    }
+}
+
+fn call(rng: &mut Rng, weather: &Weather, time: UnixMicros) -> Call {
+    let is_shop = weather.silent == 0 && !rng.one_in(4);
+    let late = if rng.one_in(10) { rng.below(180) } else { rng.below(2) };
+    Call {
+        end: UnixMicros(time.0 - (late * 30).cast_signed() * SECOND),
+        service: if is_shop { "shop-agent" } else { "cron" },
+        tool: if is_shop { "search" } else { "fetch" },
+        failed: if weather.failing > 0 { !rng.one_in(3) } else { rng.one_in(200) },
+        is_final: true,
+        duration_ms: if weather.slow > 0 && !rng.one_in(5) { 900 } else { 20 },
+        position: 0,
+    }
+}
+
+/// One step of time: what arrives, changes, settles and is committed in it.
+fn pass(world: &World, oracle: &mut Oracle, weather: &mut Weather, rng: &mut Rng) {
+    let minutes = match rng.below(30) {
+        0 => 10 + rng.below(60),
+        1..4 => 0,
+        _ => 1 + rng.below(2),
+    };
+    let before = world.time();
+    let time = UnixMicros(before.0 + minutes.cast_signed() * MINUTE + rng.below(20).cast_signed() * SECOND);
+    weather.pass(rng, minutes);
+    let mut moment = world.moment();
+    if weather.gap > 0 {
+        return moment.at_without_watermark(time);
+    }
+    moment.at(time);
+    let services: &[&'static str] = if weather.silent > 0 { &["cron"] } else { &["cron", "shop-agent"] };
+    for minute in Minute::of(before).0..=Minute::of(time).0 {
+        moment.arrive(Minute(minute).start(), services);
+        oracle.arrivals.entry(minute).or_default().extend(services);
+    }
+    for _ in 0..rng.below(10) {
+        let call = call(rng, weather, time);
+        moment.call(call);
+    }
+    // A retry of a failure that may still change.
+    let failures: Vec<usize> =
+        (0..moment.live().len()).filter(|at| moment.live()[*at].failed && moment.live()[*at].is_final).collect();
+    if !failures.is_empty() && rng.one_in(3) {
+        let at = failures[rng.below(failures.len() as u64) as usize];
+        moment.live()[at].is_final = false;
+        let retry = Call { end: time, failed: rng.one_in(4), is_final: true, ..moment.live()[at].clone() };
+        moment.call(retry);
+    }
+    if rng.one_in(3) {
+        let live = moment.live().len() as u64;
+        let up_to = moment.position() - rng.below(live.min(8) + 1);
+        moment.commit(up_to);
+    }
+}
+
+async fn live(seed: u64, steps: usize) {
+    let mut rng = Rng::new(seed);
+    // So that midnight, the leap day and the end of the month come.
+    let begin = UnixMicros(1_709_157_600_000_000 + rng.below(20).cast_signed() * 60 * MINUTE);
+    let world = World::new(begin);
+    let mut oracle = Oracle::default();
+    world.moment().arrive(begin, &[]);
+    oracle.arrivals.entry(Minute::of(begin).0).or_default();
+    let mut running = Running::start(Arc::clone(&world), SLOS).await;
+    let (mut weather, mut restarts) = (Weather::default(), 0);
+    let mut watermark = begin;
+    for _ in 0..steps {
+        pass(&world, &mut oracle, &mut weather, &mut rng);
+        let (time, calls) = (world.time(), world.calls());
+        if weather.gap == 0 {
+            watermark = time;
+        }
+        oracle.evaluate(&calls, time, watermark);
+        oracle.check(&calls, time, &*running.evaluated().await);
+        if rng.one_in(8) {
+            restarts += 1;
+            let (killed, cleared) = (!rng.one_in(3), rng.one_in(4));
+            running
+                .restart(killed, |world| {
+                    if cleared {
+                        world.clear(Table::Slo1m)
+                    }
+                })
+                .await;
+            oracle.check(&calls, time, &*running.evaluated().await);
+        }
+        let what = format!("all changes are delivered at {}, seed {seed}", rfc3339(time));
+        until(&what, || is_delivered(&running, &oracle.episodes)).await;
+    }
+    assert!(restarts > steps / 20);
+    let fired: BTreeMap<&Key, usize> = oracle.episodes.iter().map(|(key, of_it)| (key, of_it.len())).collect();
+    assert!(fired.len() >= 8, "seed {seed}: too little has happened: {fired:?}");
+    let starts: BTreeSet<(Key, String)> =
+        running.manager.sent().iter().map(|sent| (key_of(&sent.labels), sent.starts_at.clone())).collect();
+    let expected = oracle
+        .episodes
+        .iter()
+        .flat_map(|(key, of_it)| of_it.iter().map(move |(start, _)| (key.clone(), rfc3339(*start))));
+    assert_eq!(starts, expected.collect(), "seed {seed}: what was delivered");
+
+    // The tables say the same.
+    let revisions: BTreeMap<String, String> = running
+        .evaluated()
+        .await
+        .slos
+        .iter()
+        .map(|status| (status.slo.slo.name.clone(), status.revision.as_deref().unwrap().to_owned()))
+        .collect();
+    let position = world.position();
+    world.moment().commit(position);
+    running.evaluated().await;
+    running.end().await;
+    let found = rows(
+        &running,
+        "SELECT slo, coalesce(burn_tier, 'telemetry'), time, previous_state, state FROM alerts ORDER BY time, position",
+    )
+    .await;
+    let mut changes: BTreeMap<Key, Vec<(String, String, String)>> = BTreeMap::new();
+    for row in &found {
+        let text = |at: usize| row[at].as_str().unwrap().to_owned();
+        let change = (text(2), text(3), text(4));
+        changes.entry((text(0), text(1))).or_default().push(change);
+    }
+    let told = |(time, from, to): &(UnixMicros, &str, &str)| (rfc3339(*time), (*from).to_owned(), (*to).to_owned());
+    let expected: BTreeMap<Key, Vec<(String, String, String)>> =
+        oracle.changes.iter().map(|(key, of_it)| (key.clone(), of_it.iter().map(told).collect())).collect();
+    assert_eq!(changes, expected, "seed {seed}");
+    let calls = world.calls();
+    for slo in &ORACLE {
+        let statement = format!(
+            "SELECT coalesce(sum(good), 0), coalesce(sum(bad), 0) FROM slo_1m WHERE slo = '{}' AND slo_revision = '{}'",
+            slo.name, revisions[slo.name]
+        );
+        let sums = rows(&running, &statement).await.remove(0);
+        let (good, bad) = count(&calls, slo, Minute::of(world.time()).0, 1_000_000);
+        assert_eq!(sums, [good, bad], "seed {seed}, {}", slo.name);
+    }
+}
+
+/// Scenario: calls that arrive late, are retried, and settle at random; outages, slowness, gaps in the telemetry, services that fall silent;
+/// the evaluator is ended or killed at random moments, sometimes without its cache. Guarantees: counts, states, start
+/// times, the table of alerts and what an Alertmanager gets are those of an oracle that was never ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn ending_and_killing_the_evaluator_changes_nothing() {
+    let seed: u64 = std::env::var("TOOLGAUGE_TEST_SLO_SEED").map_or(1, |seed| seed.parse().unwrap());
+    for seed in seed..seed + 2 {
+        live(seed, 160).await;
+    }
+}
+
+/// So many calls a minute of `search` for so many minutes, each minute evaluated; all of them fail or none.
+async fn run(running: &Running, minutes: i64, failed: bool) {
+    for _ in 0..minutes {
+        let time = UnixMicros(running.world.time().0 + MINUTE);
+        let mut moment = running.world.moment();
+        moment.at(time);
+        moment.arrive(time, &["shop-agent"]);
+        for _ in 0..4 {
+            let end = UnixMicros(time.0 - SECOND);
+            moment.call(Call {
+                end,
+                service: "shop-agent",
+                tool: "search",
+                failed,
+                is_final: true,
+                duration_ms: 20,
+                position: 0,
+            });
+        }
+        let position = moment.position();
+        moment.commit(position);
+        drop(moment);
+        running.evaluated().await;
+    }
+}
+
+fn state(evaluated: &Evaluated, slo: &str, tier: &str) -> State {
+    let key = (slo.to_owned(), tier.to_owned());
+    evaluated.alerts.iter().find(|alert| key_of(&alert.labels) == key).map_or(State::Inactive, |alert| alert.state)
+}
+
+const BEGIN: UnixMicros = UnixMicros(1_772_366_400_000_000);
+
+/// Scenario: a page fires, and then nothing is heard of the collector; the evaluator is ended meanwhile; then telemetry comes back, and all
+/// is well. Guarantees: `TelemetryStale` fires five minutes after the page froze, is delivered, and ends with the first evaluation that can be
+/// trusted; the page keeps its start.
+#[tokio::test(flavor = "multi_thread")]
+async fn telemetry_that_is_missing_is_told_after_five_minutes() {
+    let world = World::new(BEGIN);
+    let mut running = Running::start(Arc::clone(&world), SLOS).await;
+    run(&running, 10, true).await;
+    let page = state(&*running.evaluated().await, "search", "fast");
+    assert!(matches!(page, State::Firing { .. }));
+
+    let last = world.time();
+    let after = |seconds: i64| UnixMicros(last.0 + seconds * SECOND);
+    world.moment().at_without_watermark(after(60));
+    assert_eq!(state(&*running.evaluated().await, "search", "telemetry"), State::Inactive);
+    let stale = after(61);
+    world.moment().at_without_watermark(stale);
+    assert_eq!(state(&*running.evaluated().await, "search", "telemetry"), State::Pending { since: stale });
+    // Each alert that is not inactive has had one change.
+    let changes = running.evaluated().await.alerts.len();
+    until("it is committed", || world.committed_rows(Table::Alerts) == changes).await;
+    world.moment().at_without_watermark(after(61 + 299));
+    assert_eq!(state(&*running.evaluated().await, "search", "telemetry"), State::Pending { since: stale });
+    running.restart(true, |_| ()).await;
+    let told = after(61 + 300);
+    world.moment().at_without_watermark(told);
+    let evaluated = running.evaluated().await;
+    let firing = State::Firing { starts_at: told, clear_since: None };
+    assert_eq!(state(&evaluated, "search", "telemetry"), firing);
+    // Nobody fed it for long: it stays as it was.
+    world.moment().at_without_watermark(after(2 * 3_600));
+    let evaluated = running.evaluated().await;
+    assert_eq!(state(&evaluated, "search", "fast"), page);
+    assert_eq!(evaluated.slos[1].evaluation.as_str(), "stale");
+    let is_told = || {
+        running.manager.sent().iter().any(|sent| {
+            sent.labels["alertname"] == "TelemetryStale"
+                && sent.labels["slo"] == "search"
+                && sent.starts_at == rfc3339(told)
+                && sent.annotations["summary"].contains("its alerts are frozen")
+        })
+    };
+    until("it is delivered", is_told).await;
+
+    let before = running.world.time();
+    run(&running, 1, false).await;
+    let evaluated = running.evaluated().await;
+    // The minutes of the gap are not covered.
+    assert_eq!(evaluated.slos[1].evaluation.as_str(), "stale");
+    run(&running, 5, false).await;
+    let evaluated = running.evaluated().await;
+    assert_eq!(evaluated.slos[1].evaluation.as_str(), "ok");
+    let State::Resolved { starts_at, ends_at } = state(&evaluated, "search", "telemetry") else {
+        panic!("{evaluated:?}")
+    };
+    assert!(starts_at == told && ends_at > before);
+    let State::Resolved { starts_at, .. } = state(&evaluated, "search", "fast") else { panic!("{evaluated:?}") };
+    assert_eq!(Some(starts_at), page.starts_at());
+    running.end().await;
+}
+
+/// Scenario: the only service that feeds an SLO falls silent while another one goes on; the evaluator is ended. Guarantees: the SLO is stale
+/// after as before, also one whose condition needs more than the sums per minute have.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_fed_an_slo_is_known_after_a_restart() {
+    let world = World::new(BEGIN);
+    let mut running = Running::start(Arc::clone(&world), SLOS).await;
+    run(&running, 10, false).await;
+    let cursor = || world.committed_version(Table::Slo1m, "writer/slo_1m").unwrap();
+    until("everything is in the cache", || cursor() == Some(40)).await;
+    for _ in 0..17 {
+        let time = UnixMicros(world.time().0 + MINUTE);
+        let mut moment = world.moment();
+        moment.at(time);
+        moment.arrive(time, &["cron"]);
+    }
+    let evaluations = |evaluated: &Evaluated| -> Vec<&'static str> {
+        evaluated.slos.iter().map(|status| status.evaluation.as_str()).collect()
+    };
+    assert_eq!(evaluations(&*running.evaluated().await), ["stale"; 3]);
+    running.restart(false, |_| ()).await;
+    assert_eq!(evaluations(&*running.evaluated().await), ["stale"; 3]);
+    running.end().await;
+}
+
+/// Scenario: the table of alerts cannot be written, for a moment or for longer. Guarantees: a page arrives nevertheless; in the first case
+/// it is in the table before, in the second this is counted, and what happens later is written again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_arrives_whether_it_can_be_written_down_or_not() {
+    for (failures, recorded) in [(2, true), (5, false)] {
+        let world = World::new(BEGIN);
+        let running = Running::start(Arc::clone(&world), SLOS).await;
+        run(&running, 5, false).await;
+        world.fail(Table::Alerts, Failing::Invalid(failures));
+        run(&running, 1, true).await;
+        let starts_at = rfc3339(world.time());
+        let is_told = || {
+            running.manager.sent().iter().any(|sent| {
+                key_of(&sent.labels) == ("search".to_owned(), "fast".to_owned()) && sent.starts_at == starts_at
+            })
+        };
+        until("the page arrives", is_told).await;
+        let statement = "SELECT count(*) FROM alerts WHERE slo = 'search' AND burn_tier = 'fast' AND state = ";
+        let fired = rows(&running, &format!("{statement} 'firing'")).await;
+        assert_eq!(fired[0][0], u64::from(recorded));
+        let counters = running.evaluator.counters();
+        let unrecorded = counters.unrecorded_changes.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(unrecorded > 0, !recorded, "{unrecorded}");
+        run(&running, 6, false).await;
+        running.end().await;
+        let ended = rows(&running, &format!("{statement} 'resolved'")).await;
+        assert_eq!(ended[0][0], 1);
+    }
+}
+
+#[test]
+fn the_oracle_has_the_tiers_of_the_workbook() {
+    use toolgauge_analytics::budget::{Target, default_tiers};
+    for slo in &ORACLE {
+        let target = Target::from_ratio(if slo.name == "speed" { "0.95" } else { "0.99" }).unwrap();
+        let tiers = default_tiers(Window::D30, target).into_iter().map(|tier| {
+            let ratio = tier.factor.times(target.budget()).unwrap().to_f64() * 1_000.0;
+            (
+                tier.name.to_string(),
+                i64::from(tier.long.minutes()),
+                i64::from(tier.short.minutes()),
+                ratio.round() as u64,
+            )
+        });
+        let expected = TIERS
+            .iter()
+            .zip(slo.thousandths)
+            .map(|((name, long, short), share)| ((*name).to_owned(), *long, *short, share));
+        assert!(tiers.eq(expected));
+    }
+}
