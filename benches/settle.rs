@@ -35,6 +35,7 @@ fn span(n: u64) -> Facts {
         signal: Signal::Span,
         tool: n % 3 + 1,
         server: 1,
+        source: 1,
         call_id: mix(n),
         arguments: mix(n),
         start_ns,

@@ -88,6 +88,8 @@ pub struct Facts {
     pub tool: u64,
     /// Name of the tool's server.
     pub server: u64,
+    /// The library that says so.
+    pub source: u64,
     /// The producer's id of the call.
     pub call_id: u64,
     /// Fingerprint of the arguments.

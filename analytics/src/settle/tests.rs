@@ -35,6 +35,7 @@ pub(super) fn span(n: u64) -> Facts {
         signal: Signal::Span,
         tool: 1,
         server: 0,
+        source: 1,
         call_id: 0,
         arguments: 0,
         start_ns: 0,

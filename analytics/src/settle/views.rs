@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use toolgauge_proto::call::Kind;
+use toolgauge_proto::call::{Kind, Signal};
 use toolgauge_proto::id::RowId;
 
 use super::{ANCESTORS_MAX, Decision, FILLERS_MAX, Facts, NONE, Row, spans};
@@ -27,13 +27,24 @@ pub(super) struct Scratch {
 pub(super) fn nests(outer: &Facts, inner: &Facts) -> bool {
     match (outer.kind, inner.kind) {
         (Kind::Tool, Kind::Tool) => {
-            let same_call = outer.call_id != 0 && outer.call_id == inner.call_id;
             let further_in = inner.layer > outer.layer;
-            outer.tool == inner.tool && (further_in || same_call) || inner.tool == 0 && further_in
+            outer.tool == inner.tool && (further_in || same_call(outer, inner)) || inner.tool == 0 && further_in
         }
         (Kind::Model, Kind::Model) => true,
         _ => false,
     }
+}
+
+/// Whether two rows of one tool, of which the one hangs beneath the other, are one call whatever their layers are: their call
+/// ids are equal; or nothing speaks against it, and either their arguments are equal (a wrapper and what it wraps:
+/// nothing calls itself with what it was called with), or two libraries instrument the same call.
+fn same_call(outer: &Facts, inner: &Facts) -> bool {
+    if outer.call_id != 0 && inner.call_id != 0 {
+        return outer.call_id == inner.call_id;
+    }
+    let spans = outer.signal == Signal::Span && inner.signal == Signal::Span;
+    let two_libraries = spans && outer.source != 0 && inner.source != 0 && outer.source != inner.source;
+    two_libraries || outer.arguments != 0 && outer.arguments == inner.arguments
 }
 
 /// Decides `view_of`, `pair`, `nulls_from`, `error_from`, `failed` and `counted`.

@@ -130,8 +130,8 @@ pub(crate) enum Source {
     Attribute(Slot),
     /// Something made of an attribute.
     Derived(Box<Derived>),
-    /// The rest of the span's name after this text; all of it after nothing.
-    NameAfter(Vec<u8>),
+    /// The rest of the span's name after this text, up to the next; all of it after nothing.
+    NameAfter(Vec<u8>, Vec<u8>),
     /// The same for every record.
     Value(Vec<u8>),
 }
@@ -193,7 +193,7 @@ impl ReadBySlot {
                 let entry = (field as u8, preference as u8);
                 match source {
                     Source::Attribute(slot) => by_slot[usize::from(*slot)].push(entry),
-                    Source::Derived(_) | Source::NameAfter(_) | Source::Value(_) => read.others.push(entry),
+                    Source::Derived(_) | Source::NameAfter(..) | Source::Value(_) => read.others.push(entry),
                 }
             }
         }
@@ -581,11 +581,11 @@ impl Compiling<'_> {
             RawSource::Key(key) => return Ok(Source::Attribute(self.conventions.slot_for(key)?)),
             RawSource::Table(table) => table,
         };
-        let RawSourceTable { key, json, after, not, add, exponent, span_name_after, value } = table;
+        let RawSourceTable { key, json, after, not, add, exponent, span_name_after, until, value } = table;
         let derived = json.is_some() || after.is_some() || !not.is_empty() || add.is_some() || exponent.is_some();
         let at = field.name();
         match (key, span_name_after, value) {
-            (Some(key), None, None) => {
+            (Some(key), None, None) if until.is_none() => {
                 if exponent.is_some_and(|exponent| !(-18..=18).contains(&exponent)) {
                     return Err(self.fault(at, "exponent is between -18 and 18".into()));
                 }
@@ -599,11 +599,15 @@ impl Compiling<'_> {
                     exponent: exponent.unwrap_or(0),
                 })))
             }
-            (None, Some(prefix), None) if !derived => Ok(Source::NameAfter(prefix.clone().into_bytes())),
-            (None, None, Some(value)) if !derived => Ok(Source::Value(value.clone().into_bytes())),
+            (None, Some(prefix), None) if !derived => {
+                let until = until.as_deref().unwrap_or_default();
+                Ok(Source::NameAfter(prefix.clone().into_bytes(), until.into()))
+            }
+            (None, None, Some(value)) if !derived && until.is_none() => Ok(Source::Value(value.clone().into_bytes())),
             _ => Err(self.fault(
                 at,
-                "a source has one of key, span_name_after and value; json, after, not, add and exponent go with key"
+                "a source has one of key, span_name_after and value; json, after, not, add and exponent go with key, \
+                 until with span_name_after"
                     .into(),
             )),
         }

@@ -5,6 +5,7 @@ use toolgauge_proto::otlp::{LogsView, Malformed, TracesView};
 
 use super::attributes::Attributes;
 use super::convention::{ALL_FIELDS, Condition, Field, Rule, SPAN_KINDS, Test};
+use super::failure::Failure;
 use super::record::{Record, fields, holds};
 use super::value::Exception;
 use super::{Hex, Recogniser, failure, value};
@@ -167,10 +168,8 @@ impl Recogniser {
             if let Some((condition, class)) = told {
                 return (reason, class.as_str(), self.describe(condition));
             }
-            let of_exception = |part: fn(&Exception) -> Option<&String>| exception.as_ref().and_then(part).cloned();
-            let error_type = text(Field::ErrorType).map(Into::into).or_else(|| of_exception(|e| e.kind.as_ref()));
-            let message = text(Field::ErrorMessage).map(Into::into).or_else(|| of_exception(|e| e.message.as_ref()));
-            let message = message.or_else(|| (!status_message.is_empty()).then(|| status_message.to_owned()));
+            let reported = (text(Field::ErrorType), text(Field::ErrorMessage));
+            let Failure { error_type, message } = Failure::new(reported, exception.as_ref(), status_message.as_bytes());
             let code = found[Field::StatusCode as usize].and_then(|found| value::code(found, &mut 0));
             let (class, because) = failure::class(error_type.as_deref(), code, message.as_deref());
             (reason, class.as_str(), because.to_string())

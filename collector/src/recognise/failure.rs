@@ -10,6 +10,8 @@ use regex::Regex;
 use toolgauge_proto::call::ErrorClass;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::value::Exception;
+
 /// Longest error message that is kept, in bytes.
 const MESSAGE_BYTES_MAX: usize = 512;
 
@@ -215,44 +217,125 @@ fn class_of_code(code: i32) -> Option<ErrorClass> {
     })
 }
 
+/// What a failed record says of its failure.
+pub(super) struct Failure<'a> {
+    pub(super) error_type: Option<Cow<'a, str>>,
+    pub(super) message: Option<Cow<'a, str>>,
+}
+
+impl<'a> Failure<'a> {
+    /// From what the record's attributes report, its first exception, and the description of its status, in this order.
+    pub(super) fn new(
+        reported: (Option<Cow<'a, str>>, Option<Cow<'a, str>>),
+        exception: Option<&'a Exception>,
+        status: &'a [u8],
+    ) -> Self {
+        let (error_type, message) = reported;
+        let error_type = error_type.or_else(|| exception?.kind.as_deref().map(Cow::Borrowed));
+        let message = message
+            .or_else(|| exception?.message.as_deref().map(Cow::Borrowed))
+            .or_else(|| (!status.is_empty()).then(|| String::from_utf8_lossy(status)));
+        let message = message.map(|message| match message {
+            Cow::Borrowed(message) => Cow::Borrowed(without_stack(message)),
+            Cow::Owned(message) => Cow::Owned(without_stack(&message).to_owned()),
+        });
+        let told = error_type.as_deref().is_some_and(|error_type| error_type != "Exception");
+        if !told && let Some((name, said)) = message.as_deref().and_then(type_in_message) {
+            let (name, said) = (name.to_owned(), said.to_owned());
+            return Self { error_type: Some(name.into()), message: (!said.is_empty()).then(|| said.into()) };
+        }
+        Self { error_type, message }
+    }
+}
+
+/// The message without the Python stack that some write behind it.
+fn without_stack(message: &str) -> &str {
+    match message.find("Traceback (most recent call last)") {
+        Some(at) if at > 0 => message[..at].trim_end(),
+        _ => message,
+    }
+}
+
+/// Type and message of an error of which nothing but its text is left: `KeyError('x')` or `KeyError: x`.
+fn type_in_message(message: &str) -> Option<(&str, &str)> {
+    let end = message.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.')))?;
+    let (name, rest) = message.split_at(end);
+    let last = name.rsplit('.').next()?;
+    let is_type = last.starts_with(|c: char| c.is_ascii_uppercase())
+        && ["Error", "Exception", "Exit", "Interrupt", "Timeout", "Retry"].iter().any(|word| last.ends_with(word));
+    if !is_type {
+        return None;
+    }
+    if let Some(said) = rest.strip_prefix(": ") {
+        return Some((name, said.trim()));
+    }
+    let said = rest.strip_prefix('(')?.trim_end().strip_suffix(')')?;
+    let quoted = |quote: char| said.strip_prefix(quote)?.trim_end_matches(',').strip_suffix(quote);
+    Some((name, quoted('\'').or_else(|| quoted('"')).unwrap_or(said)))
+}
+
+/// Types of errors by which a tool asks the model to call it again (pydantic-ai before it said so in an attribute).
+const ASK_RETRY: &[&str] = &["ModelRetry", "ToolRetryError"];
+
+/// Whether the error asks for another try.
+pub(crate) fn asks_retry(error_type: &str) -> bool {
+    error_type.rsplit(['.', ':']).next().is_some_and(|name| ASK_RETRY.contains(&name))
+}
+
 static SECRETS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     [
+        // Headers as a whole, then what names itself as a secret, in quotes or not.
+        r"(?i)\b(?:set-)?cookie\s*:\s*[^\r\n]+",
+        r#"(?i)\b(?:proxy-)?authorization["']?\s*[=:]\s*["']?(?:[a-z]+\s+)?[^\s"',;&]+"#,
         r"(?i)\b(?:bearer|basic)\s+[a-z0-9._~+/=-]{8,}",
-        r#"(?i)\b[\w-]*(?:api[_-]?key|token|secret|passw(?:or)?d|authorization|credential)s?["']?\s*[=:]\s*["']?[^\s"',;&]+"#,
-        r"\b(?:sk|pk|rk|whsec|gh[opsu]|github_pat|glpat|hf|npm|pypi|dop_v1|xox[abeprs]|xapp)[-_][A-Za-z0-9_-]{8,}",
+        r#"(?i)\b[\w-]*(?:api[_-]?key|access[_-]?key|account[_-]?key|token|secret|passw(?:or)?d|passphrase|credential)s?["']?\s*[=:]\s*(?:"[^"\r\n]*"?|'[^'\r\n]*'?|[^\s"',;&]+)"#,
+        r#"(?i)\b[\w-]*pwd=[^\s"',;&]+"#,
+        r"(?i)\bsig(?:nature)?=[a-z0-9%+/=_-]{8,}",
+        r"\b(?:sk|pk|rk|whsec|gh[oprsu]|github_pat|glpat|hf|npm|pypi|dop_v1|xox[abeprs]|xapp)[-_][A-Za-z0-9_-]{8,}",
         r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b",
+        r"\b(?:AC|SK)[0-9a-f]{32}\b",
+        r"\bSG\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}",
         r"\bya29\.[A-Za-z0-9_-]{8,}",
         r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)",
-        r"://[^\s/@:]+:[^\s/@]+@",
+        r"://[^\s/@]+@",
         r"\b[0-9a-fA-F]{32,}\b",
         r"\bAIza[A-Za-z0-9_-]{20,}",
         r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?",
-        r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}",
+        r"[\w.%+-]+(?:@|%40)[\w-]+(?:\.[\w-]+)*\.\p{L}{2,}",
     ]
     .iter()
     .filter_map(|pattern| Regex::new(pattern).ok())
     .collect()
 });
-static CARD: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"\b\d(?:[ -]?\d){12,18}\b").ok());
+static CARD: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"\d(?:[ -]?\d){12,18}").ok());
 
-/// The text without what looks like a key, a token, an e-mail address or a card number.
+/// The text without what looks like a key, a token, an e-mail address or a card number, cut to the length of messages.
 pub(crate) fn redact(text: &str) -> String {
     // Cut first, so that a message of megabytes costs no more than a short one; a secret may be cut too, so leave room.
-    let mut text = cut(text, 4 * MESSAGE_BYTES_MAX).to_owned();
-    for secret in SECRETS.iter() {
-        text = secret.replace_all(&text, REDACTED).into_owned();
-    }
-    if let Some(card) = CARD.as_ref() {
-        let masked =
-            card.replace_all(
-                &text,
-                |found: &regex::Captures<'_>| {
-                    if passes_luhn(&found[0]) { REDACTED.to_owned() } else { found[0].to_owned() }
-                },
-            );
-        text = masked.into_owned();
-    }
+    let text = redact_all(cut(text, 4 * MESSAGE_BYTES_MAX));
     cut(&text, MESSAGE_BYTES_MAX).to_owned()
+}
+
+fn redact_all(text: &str) -> String {
+    let mut text = Cow::Borrowed(text);
+    for secret in SECRETS.iter() {
+        if let Cow::Owned(masked) = secret.replace_all(&text, REDACTED) {
+            text = Cow::Owned(masked);
+        }
+    }
+    let digit = |c: Option<char>| c.is_some_and(|c| c.is_ascii_digit());
+    let card = |found: &regex::Captures<'_>| {
+        let whole = found.get(0).is_some_and(|found| {
+            let (before, after) = (text[..found.start()].chars().next_back(), text[found.end()..].chars().next());
+            !digit(before) && !digit(after)
+        });
+        if whole && passes_luhn(&found[0]) { REDACTED.to_owned() } else { found[0].to_owned() }
+    };
+    let masked = CARD.as_ref().map(|cards| cards.replace_all(&text, card));
+    match masked {
+        Some(Cow::Owned(masked)) => masked,
+        _ => text.into_owned(),
+    }
 }
 
 /// The Luhn check of card numbers (ISO/IEC 7812-1, annex B).
@@ -265,24 +348,81 @@ fn passes_luhn(text: &str) -> bool {
 /// Beginnings of texts that are keys as a whole.
 const KEY_BEGINNINGS: &[&str] = &[
     "sk-", "sk_", "pk_", "rk_", "gh", "glpat-", "xox", "xapp-", "hf_", "npm_", "pypi-", "AKIA", "ASIA", "AIza", "eyJ",
+    "SG.", "AC", "SK", "whsec_", "ya29.", "dop_v1_",
 ];
 
 /// A name or an id without what looks like a secret. Almost none does, so almost none costs more than a look.
 pub(crate) fn mask(name: Cow<'_, str>) -> Cow<'_, str> {
-    let suspicious = name.contains('@')
+    let look = Look::at(&name);
+    let suspicious = look.unusual
         || KEY_BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
-        || looks_like_card(&name)
-        || name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("bearer "));
-    if suspicious { Cow::Owned(redact(&name)) } else { name }
+        || look.colon && name.contains("://")
+        || look.digits && holds_card(&name);
+    if !suspicious {
+        return name;
+    }
+    let masked = redact_all(&name);
+    if masked == name { name } else { Cow::Owned(masked) }
 }
 
-/// Whether the whole text is a card number: the digits of one network, which ids of other kinds rarely have.
-fn looks_like_card(text: &str) -> bool {
-    let digits = text.bytes().filter(u8::is_ascii_digit).count();
-    (14..=16).contains(&digits)
-        && matches!(text.as_bytes().first(), Some(b'3'..=b'6'))
-        && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b' ' || byte == b'-')
-        && passes_luhn(text)
+/// What one pass over a text finds.
+#[derive(Default)]
+struct Look {
+    /// A byte that ids and names rarely have, and that stands in whatever holds an address, or a secret behind its name.
+    unusual: bool,
+    colon: bool,
+    /// Enough digits for the number of a card.
+    digits: bool,
+}
+
+impl Look {
+    #[inline]
+    fn at(text: &str) -> Self {
+        let (mut seen, mut digits) = (0, 0_usize);
+        for byte in text.bytes() {
+            let class = LOOKS[usize::from(byte)];
+            seen |= class;
+            digits += usize::from(class & LOOKS_DIGIT != 0);
+        }
+        let unusual = seen & LOOKS_UNUSUAL != 0;
+        Self { unusual, colon: seen & LOOKS_COLON != 0, digits: digits >= CARD_DIGITS.0 }
+    }
+}
+
+const LOOKS_UNUSUAL: u8 = 1;
+const LOOKS_COLON: u8 = 2;
+const LOOKS_DIGIT: u8 = 4;
+/// What a byte may mean.
+const LOOKS: [u8; 256] = {
+    let mut looks = [0; 256];
+    let unusual = b"@= \"'&?%,\n\r\t";
+    let mut i = 0;
+    while i < unusual.len() {
+        looks[unusual[i] as usize] = LOOKS_UNUSUAL;
+        i += 1;
+    }
+    looks[b':' as usize] = LOOKS_COLON;
+    let mut digit = b'0';
+    while digit <= b'9' {
+        looks[digit as usize] = LOOKS_DIGIT;
+        digit += 1;
+    }
+    looks
+};
+
+/// Fewest and most digits of the numbers of the large networks' cards.
+const CARD_DIGITS: (usize, usize) = (14, 16);
+
+/// Whether a card number stands in the text: a run of the digits of one network, which ids of other kinds rarely have.
+fn holds_card(text: &str) -> bool {
+    let is_card = |digits: &str| {
+        (CARD_DIGITS.0..=CARD_DIGITS.1).contains(&digits.len())
+            && digits.starts_with(['3', '4', '5', '6'])
+            && passes_luhn(digits)
+    };
+    let mut runs = text.split(|c: char| !c.is_ascii_digit());
+    let parted = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    runs.any(is_card) || parted && is_card(&text.replace('-', ""))
 }
 
 /// At most so many bytes of the text, ending at a character's end.

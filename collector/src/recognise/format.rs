@@ -100,6 +100,7 @@ pub(super) struct RawSourceTable {
     pub(super) add: Option<i64>,
     pub(super) exponent: Option<i32>,
     pub(super) span_name_after: Option<String>,
+    pub(super) until: Option<String>,
     pub(super) value: Option<String>,
 }
 

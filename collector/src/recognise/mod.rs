@@ -44,6 +44,7 @@ use columns::{Word, WordColumn};
 pub use convention::{ConventionError, Conventions};
 use convention::{Field, Looks, Rule, Slot};
 pub use explain::{Explanation, RuleName, Verdict};
+use failure::Failure;
 use record::{Record, fields, first, holds, recognises};
 
 /// Longest name that is kept, in bytes; longer ones are cut and counted.
@@ -213,6 +214,8 @@ struct Origin<'a, 'f> {
     resource_hash: u64,
     scope_hash: u64,
     scope_name: &'a [u8],
+    /// Hash of that name, 0 if it has none.
+    source: u64,
     sums: ArrivalSums,
     keys: Option<(u64, OriginKeys)>,
 }
@@ -257,7 +260,7 @@ impl Recogniser {
             let mut origin = self.origin(frame, resource.resource(), &attributes);
             for scope in resource.scope_spans() {
                 attributes.begin_scope(&self.conventions, scope.scope().attributes());
-                origin.scope_name = scope.scope().name;
+                origin.begin_scope(scope.scope().name);
                 for span in scope.spans() {
                     attributes.begin_record(&self.conventions, span.attributes());
                     self.span(&mut origin, &span, &attributes, sink);
@@ -281,7 +284,7 @@ impl Recogniser {
             let mut origin = self.origin(frame, resource.resource(), &attributes);
             for scope in resource.scope_logs() {
                 attributes.begin_scope(&self.conventions, scope.scope().attributes());
-                origin.scope_name = scope.scope().name;
+                origin.begin_scope(scope.scope().name);
                 origin.scope_hash = xxh3_64(scope.scope().raw());
                 for record in scope.log_records() {
                     attributes.begin_record(&self.conventions, record.attributes());
@@ -299,7 +302,8 @@ impl Recogniser {
         attributes: &Attributes<'a>,
     ) -> Origin<'a, 'f> {
         let mut unreadable = 0;
-        let mut word = |slot: Slot| value::text(attributes.get(slot)?, WORD_BYTES_MAX, &mut unreadable);
+        let mut word =
+            |slot: Slot| value::text(attributes.get(slot)?, WORD_BYTES_MAX, &mut unreadable).map(failure::mask);
         let service_name = word(self.service.name);
         let service_version = word(self.service.version);
         let environment = word(self.service.environment[0]).or_else(|| word(self.service.environment[1]));
@@ -312,6 +316,7 @@ impl Recogniser {
             resource_hash: xxh3_64(resource.raw()),
             scope_hash: 0,
             scope_name: &[],
+            source: 0,
             sums: ArrivalSums { requests: 1, unreadable, ..ArrivalSums::default() },
             keys: None,
         }
@@ -496,7 +501,7 @@ impl Recogniser {
         let mut unreadable = 0;
         let tool_name = first(&rule.fields[Field::ToolName as usize], record)
             .and_then(|value| value::text(&value, WORD_BYTES_MAX, &mut unreadable))
-            .map(Cow::into_owned);
+            .map(|name| failure::mask(name).into_owned());
         let micros = |ns: u64| i64::try_from(ns).ok().map(|ns| UnixMicros(ns.div_euclid(1_000)));
         sink.quarantine(Quarantined {
             received: origin.frame.received,
@@ -631,8 +636,11 @@ impl Recogniser {
             columns.input_bytes.set(row, length(content.len()));
             arguments = hash_of(&content);
             columns.arguments_fingerprint.set(row, arguments.cast_signed());
-            if let Some(names) = value::argument_keys(&content) {
-                columns.argument_keys.set(row, &failure::mask(names.into()));
+            // What a person said to a model or an agent may be JSON, too; its keys are theirs.
+            if kind == Kind::Tool
+                && let Some(names) = value::argument_keys(&content)
+            {
+                columns.argument_keys.set(row, &names);
             }
         } else {
             number!(InputBytes, input_bytes);
@@ -643,25 +651,24 @@ impl Recogniser {
             number!(OutputBytes, output_bytes);
         }
 
+        let mut asks_retry = false;
         if failed {
             let exception = value::exception(said.events);
             let reported = get(Field::ErrorType).and_then(|value| value::text(value, WORD_BYTES_MAX, &mut bad));
-            let error_type = reported.or_else(|| exception.as_ref()?.kind.as_deref().map(Cow::Borrowed));
             let message = get(Field::ErrorMessage).and_then(|value| value::text(value, 4 * TEXT_BYTES_MAX, &mut bad));
-            // The description of a status may be the message with a stack behind it.
-            let message = message
-                .or_else(|| exception.as_ref()?.message.as_deref().map(Cow::Borrowed))
-                .or_else(|| (!said.message.is_empty()).then(|| String::from_utf8_lossy(said.message)));
+            let failure = Failure::new((reported, message), exception.as_ref(), said.message);
+            let Failure { error_type, message } = &failure;
+            asks_retry = get(Field::AsksRetry).is_some() || error_type.as_deref().is_some_and(failure::asks_retry);
             columns.outcome.set(row, Outcome::Error as u8);
             let told = rule.classes.iter().find(|(condition, _)| holds(condition, record)).map(|(_, class)| *class);
             let class =
                 told.unwrap_or_else(|| failure::class(error_type.as_deref(), status_code, message.as_deref()).0);
             columns.error_class.set(row, class as u8);
             columns.error_fingerprint.set(row, failure::fingerprint(error_type.as_deref(), message.as_deref()));
-            if let Some(error_type) = &error_type {
+            if let Some(error_type) = error_type {
                 columns.error_type.set(row, &failure::redact(error_type));
             }
-            if let Some(message) = &message {
+            if let Some(message) = message {
                 let message = failure::redact(message);
                 columns.error_message.set(row, &message);
                 text_bytes += message.len();
@@ -702,13 +709,14 @@ impl Recogniser {
             signal: signal_of(record),
             tool,
             server,
+            source: origin.source,
             call_id,
             arguments,
             start_ns: interval.start_ns,
             end_ns: interval.end_ns,
             failed,
             asked: rule.asked,
-            asks_retry: failed && get(Field::AsksRetry).is_some(),
+            asks_retry,
             says_attempt: attempt.map_or(0, i32::unsigned_abs),
             threshold: said.threshold,
         };
@@ -729,7 +737,12 @@ impl Recogniser {
     }
 }
 
-impl Origin<'_, '_> {
+impl<'a> Origin<'a, '_> {
+    fn begin_scope(&mut self, name: &'a [u8]) {
+        self.scope_name = name;
+        self.source = if name.is_empty() { 0 } else { hash_of(name) };
+    }
+
     fn keys(&mut self, block: u64, columns: &mut CallColumns) -> OriginKeys {
         if let Some((of_block, keys)) = self.keys
             && of_block == block

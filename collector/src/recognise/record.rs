@@ -80,8 +80,10 @@ fn of_source<'a>(source: &'a Source, record: &Record<'_, 'a>) -> Option<AnyValue
     match source {
         Source::Attribute(slot) => record.attributes.get(*slot).copied(),
         Source::Derived(derived) => derive(derived, record),
-        Source::NameAfter(prefix) => {
+        Source::NameAfter(prefix, until) => {
             let rest = after(record.name, prefix)?;
+            let end = if until.is_empty() { None } else { find(rest, until) };
+            let rest = &rest[..end.unwrap_or(rest.len())];
             (!rest.is_empty()).then_some(AnyValueView::String(rest))
         }
         Source::Value(text) => Some(AnyValueView::String(text)),
@@ -93,8 +95,11 @@ fn after<'a>(text: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
     if prefix.is_empty() {
         return Some(text);
     }
-    let at = text.windows(prefix.len()).position(|window| window == prefix)?;
-    text.get(at + prefix.len()..)
+    text.get(find(text, prefix)? + prefix.len()..)
+}
+
+fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+    text.windows(part.len()).position(|window| window == part)
 }
 
 fn derive<'a>(derived: &Derived, record: &Record<'_, 'a>) -> Option<AnyValueView<'a>> {

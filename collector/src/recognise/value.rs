@@ -10,6 +10,8 @@ use super::{decimal, failure};
 const ARGUMENTS_BYTES_MAX: usize = 64 * 1_024;
 /// Most key names of arguments that are kept.
 const ARGUMENT_KEYS_MAX: usize = 64;
+/// Longest key name of an argument that is kept, in bytes.
+const ARGUMENT_KEY_BYTES_MAX: usize = 128;
 
 /// Whether the value says nothing.
 pub(super) fn is_empty(value: &AnyValueView<'_>) -> bool {
@@ -136,8 +138,17 @@ pub(super) fn argument_keys(content: &[u8]) -> Option<String> {
     keys.sort_unstable();
     keys.dedup();
     keys.truncate(ARGUMENT_KEYS_MAX);
+    // Who has anything for a key may have a secret for one.
+    let keys: Vec<Cow<'_, str>> = keys.into_iter().map(|key| failure::mask(shortened(key))).collect();
     let keys = keys.join(",");
     (!keys.is_empty()).then_some(keys)
+}
+
+fn shortened(key: Cow<'_, str>) -> Cow<'_, str> {
+    if key.len() <= ARGUMENT_KEY_BYTES_MAX {
+        return key;
+    }
+    Cow::Owned(failure::cut(&key, ARGUMENT_KEY_BYTES_MAX).to_owned())
 }
 
 /// The top-level key names of a JSON object; values are skipped.

@@ -154,6 +154,23 @@ fn an_agent_used_as_a_tool_and_the_tools_it_calls_all_count() {
 }
 
 #[test]
+fn two_libraries_or_equal_arguments_make_views_of_one_layer_one_call() {
+    let outer = Facts { arguments: 5, failed: true, ..span(1) };
+    let inner = Facts { arguments: 5, parent_span_id: 9, ..span(2) };
+    let counted = |inner: Facts| decide(&[outer, inner], &[link(9, 1)]).iter().filter(|d| d.counted).count();
+    assert_eq!(counted(inner), 1, "a wrapper and what it wraps");
+    assert_eq!(counted(Facts { source: 2, arguments: 0, ..inner }), 1, "two libraries");
+    assert_eq!(counted(Facts { source: 2, layer: Layer::Agent, ..inner }), 1, "two libraries, the same arguments");
+    assert_eq!(counted(Facts { arguments: 6, ..inner }), 2, "a tool that calls itself");
+    assert_eq!(counted(Facts { source: 2, tool: 9, ..inner }), 2, "another tool");
+    assert_eq!(counted(Facts { source: 0, arguments: 0, ..inner }), 2, "nobody knows which library");
+    let ids = |inner| decide(&[Facts { call_id: 7, ..outer }, inner], &[link(9, 1)]);
+    let other_id = ids(Facts { source: 2, call_id: 8, ..inner });
+    assert!(other_id.iter().all(|d| d.counted), "call ids say that there are two");
+    assert_eq!(ids(Facts { call_id: 7, arguments: 6, ..inner })[1].view_of, Some(1), "call ids say that there is one");
+}
+
+#[test]
 fn of_nested_models_the_innermost_counts() {
     let model = |n, parent_span_id| Facts { kind: Kind::Model, tool: 0, parent_span_id, ..span(n) };
     let out = decide(&[model(1, AGENT), model(2, 9), model(3, 1), agent()], &[link(9, 1)]);

@@ -138,8 +138,14 @@ impl Model<'_> {
         let (outer, inner) = (self.facts[above], self.facts[i]);
         let tools = outer.kind == Kind::Tool && inner.kind == Kind::Tool;
         let further_in = inner.layer as u8 > outer.layer as u8;
-        let same_id = inner.call_id != 0 && inner.call_id == outer.call_id;
-        let same_call = outer.tool == inner.tool && (further_in || same_id);
+        let known = |of: fn(&Facts) -> u64| of(&inner) != 0 && of(&outer) != 0;
+        let equal = |of: fn(&Facts) -> u64| known(of) && of(&inner) == of(&outer);
+        let same_id = equal(|facts| facts.call_id);
+        let other_id = known(|facts| facts.call_id) && !same_id;
+        let other_library = known(|facts| facts.source) && !equal(|facts| facts.source);
+        let both_spans = outer.signal == Signal::Span && inner.signal == Signal::Span;
+        let doubled = equal(|facts| facts.arguments) || both_spans && other_library;
+        let same_call = outer.tool == inner.tool && (further_in || same_id || doubled && !other_id);
         let unnamed = inner.tool == 0 && further_in;
         (tools && (same_call || unnamed) && !self.span_of.contains_key(&i)).then_some(above)
     }

@@ -42,7 +42,7 @@ fn any_facts(count: u64) -> impl Strategy<Value = Facts> {
     let layer = prop::sample::select(Layer::ALL);
     let signal = prop_oneof![3 => Just(Signal::Span), 1 => Just(Signal::Log)];
     let names = (prop_oneof![1 => Just(0), 9 => 1..3u64], prop_oneof![2 => Just(0), 1 => 1..3u64], 0..3u64, 0..3u64);
-    let places = (0..count + 8, 0..count + 8);
+    let places = (0..count + 8, 0..count + 8, 0..3u64);
     let times = (0..12i64, prop_oneof![6 => 0..4i64, 1 => -2..12i64]);
     let marks = (
         any::<bool>(),
@@ -63,6 +63,7 @@ fn any_facts(count: u64) -> impl Strategy<Value = Facts> {
             arguments: names.3,
             span_id: places.0,
             parent_span_id: places.1,
+            source: places.2,
             start_ns: times.0 * 10,
             end_ns: (times.0 + times.1) * 10,
             failed: marks.0,
