@@ -247,7 +247,14 @@ impl<'de> Visitor<'de> for Value<'_> {
             }
             Kind::Double => {
                 // `serde_json` rounds the last bit of some doubles, unless a feature says otherwise for the whole program.
-                let value = real(field, <&RawValue>::deserialize(deserializer)?.get())?;
+                let json = <&RawValue>::deserialize(deserializer)?.get();
+                // Claude's desktop application writes `{}` for a cost that it does not know. That one value is
+                // nothing; the export is not lost for it.
+                let inside = json.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+                if one_of && inside.is_some_and(|inside| inside.trim_ascii().is_empty()) {
+                    return Ok(());
+                }
+                let value = real(field, json)?;
                 if one_of || value.to_bits() != 0 {
                     writer.tag(field, FIXED64);
                     writer.out.extend_from_slice(&value.to_le_bytes());

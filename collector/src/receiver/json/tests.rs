@@ -279,9 +279,18 @@ fn doubles_are_exact_numbers_or_strings() {
     ] {
         assert_eq!(double(json).expect(json).to_bits(), expected.to_bits(), "{json}");
     }
-    for wrong in ["1e400", "\"inf\"", "\"\"", "\"nan\"", "true", "{}", "[1]"] {
+    for wrong in ["1e400", "\"inf\"", "\"\"", "\"nan\"", "true", "{\"a\":1}", "[1]"] {
         assert!(double(wrong).expect_err(wrong).contains("\"doubleValue\" must be a number"), "{wrong}");
     }
+}
+
+#[test]
+fn a_cost_that_is_an_empty_object_is_no_value_and_does_not_cost_the_request() {
+    let taken = span(
+        r#"{"attributes":[{"key":"cost_usd","value":{"doubleValue":{}}},{"key":"a","value":{"doubleValue":{ }}}]}"#,
+    );
+    let values: Vec<_> = taken.expect("taken").attributes.into_iter().map(|pair| pair.value).collect();
+    assert_eq!(values, [Some(AnyValue { value: None }), Some(AnyValue { value: None })]);
 }
 
 #[test]
