@@ -16,81 +16,18 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use load::{Process, RawCodec, SPANS, Template, send, serve};
-use tonic::body::Body;
-use tonic::codegen::Service;
+use load::{SPANS, Template, null, send, serve};
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// Calls in flight. More only queue.
 const PARALLEL: usize = 16;
 
-/// Answers every export without looking at it.
-#[derive(Clone)]
-struct Null;
-
-impl tonic::server::NamedService for Null {
-    const NAME: &'static str = "opentelemetry.proto.collector.trace.v1.TraceService";
-}
-
-impl tonic::server::UnaryService<Bytes> for Null {
-    type Response = Bytes;
-    type Future = std::future::Ready<Result<tonic::Response<Bytes>, tonic::Status>>;
-
-    fn call(&mut self, _: tonic::Request<Bytes>) -> Self::Future {
-        std::future::ready(Ok(tonic::Response::new(Bytes::new())))
-    }
-}
-
-impl Service<http::Request<Body>> for Null {
-    type Response = http::Response<Body>;
-    type Error = std::convert::Infallible;
-    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
-        std::task::Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        Box::pin(async move {
-            let mut grpc = tonic::server::Grpc::new(RawCodec).max_decoding_message_size(64 << 20);
-            Ok(grpc.unary(Self, request).await)
-        })
-    }
-}
-
-async fn null_server() -> Fallible<()> {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    println!("null {}", listener.local_addr()?);
-    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-    tonic::transport::Server::builder()
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(2 << 20)
-        .max_frame_size(256 << 10)
-        .add_service(Null)
-        .serve_with_incoming(incoming)
-        .await?;
-    Ok(())
-}
-
-fn start_null() -> Fallible<(Process, SocketAddr)> {
-    use std::io::{BufRead as _, BufReader};
-    let mut child = std::process::Command::new(std::env::current_exe()?)
-        .arg("--null-server")
-        .stdout(std::process::Stdio::piped())
-        .spawn()?;
-    let out = child.stdout.take().ok_or("no output")?;
-    let process = Process(child);
-    let line = BufReader::new(out).lines().next().ok_or("no address")??;
-    Ok((process, line.split_whitespace().last().ok_or("no address")?.parse()?))
-}
-
 fn main() -> Fallible<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let arguments: Vec<String> = std::env::args().collect();
-    if arguments.iter().any(|argument| argument == "--null-server") {
-        return runtime.block_on(null_server());
+    if arguments.iter().any(|argument| argument == null::ARGUMENT) {
+        return runtime.block_on(null::serve());
     }
     let seconds = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(60);
     runtime.block_on(run(Duration::from_secs(seconds)))
@@ -172,7 +109,7 @@ async fn run(time: Duration) -> Fallible<()> {
     let numbers = Arc::new(AtomicU64::new(1));
     println!("{} spans an export, {} bytes a span", SPANS, template.bytes() / SPANS);
 
-    let (null, address) = start_null()?;
+    let (null, address) = null::start()?;
     send(address, &template, &numbers, Duration::from_secs(1), PARALLEL, None).await?;
     let before = null.cpu_seconds();
     let sent = send(address, &template, &numbers, time / 4, PARALLEL, None).await?;

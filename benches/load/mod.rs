@@ -1,6 +1,8 @@
 //! The load that benchmarks send: exports of 512 tool-call spans of about 450 bytes with 10 attributes, five to a trace,
 //! every id unique; and the processes they send it to.
 
+pub(crate) mod null;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
