@@ -12,6 +12,7 @@ mod full_disk;
 mod http_door;
 mod javascript_sdk;
 mod kill;
+mod live_agents;
 mod load;
 #[path = "../../collector/tests/otlp_json/mod.rs"]
 mod otlp_json;

@@ -20,7 +20,7 @@ const WAYS: [(u64, &str, &str); 3] =
 const SETTLE: Duration = Duration::from_secs(10);
 
 /// Runs a script of `tests/python`; the JSON that it prints.
-async fn script(name: &str, arguments: &[String], environment: &[(&str, &str)]) -> Value {
+pub(crate) async fn script(name: &str, arguments: &[String], environment: &[(&str, &str)]) -> Value {
     let Ok(python) = std::env::var("TOOLGAUGE_TEST_PYTHON") else {
         panic!(
             "TOOLGAUGE_TEST_PYTHON is not set: run the tests with \"./dev test\", which prepares the Python packages"
