@@ -270,6 +270,8 @@ corpora!(
     autogen_by_two_libraries_at_once_gives_the_figures_of_its_manifest: "autogen_openinference",
     codex_cli_by_logs_and_spans_gives_the_figures_of_its_manifest: "codex_cli_traces",
     fastmcp_over_the_mcp_sdk_gives_the_figures_of_its_manifest: "fastmcp_native",
+    crewai_gives_the_figures_of_its_manifest: "crewai_openinference",
+    google_adk_2_gives_the_figures_of_its_manifest: "google_adk2",
     google_adk_before_2_gives_the_figures_of_its_manifest: "google_adk1",
     langsmith_gives_the_figures_of_its_manifest: "langsmith_otel",
     llama_index_gives_the_figures_of_its_manifest: "llamaindex_openinference",

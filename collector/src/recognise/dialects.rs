@@ -16,7 +16,7 @@ const TRACE: u8 = 7;
 
 /// Attributes as text: `key=value`, with `key:i=`, `key:d=`, `key:b=` for numbers and booleans and `key:-=` for a value
 /// that says nothing.
-fn attributes(list: &[&str]) -> Vec<KeyValue> {
+pub(super) fn attributes(list: &[&str]) -> Vec<KeyValue> {
     list.iter()
         .map(|text| {
             let (key, value) = text.split_once('=').unwrap();
@@ -33,7 +33,7 @@ fn attributes(list: &[&str]) -> Vec<KeyValue> {
 }
 
 /// A span of 5 ms, `id` seconds into the trace.
-fn span(id: u8, parent: u8, name: &str, list: &[&str]) -> Span {
+pub(super) fn span(id: u8, parent: u8, name: &str, list: &[&str]) -> Span {
     let start = AT_NS + u64::from(id) * 1_000_000_000;
     Span {
         trace_id: vec![TRACE; 16],
@@ -48,7 +48,7 @@ fn span(id: u8, parent: u8, name: &str, list: &[&str]) -> Span {
     }
 }
 
-fn failed(mut span: Span, message: &str) -> Span {
+pub(super) fn failed(mut span: Span, message: &str) -> Span {
     span.status = Some(Status { code: 2, message: message.to_owned() });
     span
 }
@@ -57,14 +57,14 @@ fn scope(name: &str) -> Option<InstrumentationScope> {
     Some(InstrumentationScope { name: name.to_owned(), ..Default::default() })
 }
 
-fn traces(scope_name: &str, spans: Vec<Span>) -> Export {
+pub(super) fn traces(scope_name: &str, spans: Vec<Span>) -> Export {
     let scope_spans = vec![ScopeSpans { scope: scope(scope_name), spans, ..Default::default() }];
     Export::Traces(ExportTraceServiceRequest {
         resource_spans: vec![ResourceSpans { scope_spans, ..Default::default() }],
     })
 }
 
-fn log(seconds: u64, span: u8, list: &[&str]) -> LogRecord {
+pub(super) fn log(seconds: u64, span: u8, list: &[&str]) -> LogRecord {
     LogRecord {
         time_unix_nano: AT_NS + seconds * 1_000_000_000,
         trace_id: if span == 0 { Vec::new() } else { vec![TRACE; 16] },
@@ -74,15 +74,15 @@ fn log(seconds: u64, span: u8, list: &[&str]) -> LogRecord {
     }
 }
 
-fn logs(scope_name: &str, log_records: Vec<LogRecord>) -> Export {
+pub(super) fn logs(scope_name: &str, log_records: Vec<LogRecord>) -> Export {
     let scope_logs = vec![ScopeLogs { scope: scope(scope_name), log_records, ..Default::default() }];
     Export::Logs(ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { scope_logs, ..Default::default() }] })
 }
 
-type Row = BTreeMap<String, String>;
+pub(super) type Row = BTreeMap<String, String>;
 
 /// The counted rows of a kind, in order of time.
-fn counted(exports: &[Export], kind: &str) -> Vec<Row> {
+pub(super) fn counted(exports: &[Export], kind: &str) -> Vec<Row> {
     let mut rows: Vec<Row> =
         decided(exports).into_iter().filter(|row| row["kind"] == kind && row["counted"] == "true").collect();
     rows.sort_by_key(|row| (row["start_time"].clone(), row["end_time"].clone()));
@@ -90,7 +90,7 @@ fn counted(exports: &[Export], kind: &str) -> Vec<Row> {
 }
 
 /// The columns of the one counted row of a kind, `-` for null.
-fn one(exports: &[Export], kind: &str, columns: &[&str]) -> Vec<String> {
+pub(super) fn one(exports: &[Export], kind: &str, columns: &[&str]) -> Vec<String> {
     let rows = counted(exports, kind);
     assert_eq!(rows.len(), 1, "{rows:#?}");
     columns.iter().map(|column| rows[0].get(*column).cloned().unwrap_or_else(|| "-".to_owned())).collect()

@@ -22,6 +22,8 @@ mod format;
 #[cfg(test)]
 mod fuzz;
 mod json;
+#[cfg(test)]
+mod producers;
 mod record;
 #[cfg(test)]
 mod tests;

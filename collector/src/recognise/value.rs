@@ -139,7 +139,7 @@ pub(super) fn argument_keys(content: &[u8]) -> Option<String> {
     keys.dedup();
     keys.truncate(ARGUMENT_KEYS_MAX);
     // Who has anything for a key may have a secret for one.
-    let keys: Vec<Cow<'_, str>> = keys.into_iter().map(|key| failure::mask(shortened(key))).collect();
+    let keys: Vec<Cow<'_, str>> = keys.into_iter().map(|key| shortened(failure::mask(key))).collect();
     let keys = keys.join(",");
     (!keys.is_empty()).then_some(keys)
 }
