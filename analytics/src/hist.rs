@@ -273,9 +273,26 @@ impl Recorder {
     /// # Errors
     /// As [`Histogram::from_payload`]; nothing is added then.
     pub fn add_payload(&mut self, payload: &[u8]) -> Result<(), PayloadError> {
-        // It has to be whole before any of it counts.
-        let entries = Histogram::from_payload(payload)?;
-        self.add(&entries);
+        let before = self.entries.len();
+        if let Err(error) = read_payload(payload, &mut self.entries) {
+            self.entries.truncate(before);
+            return Err(error);
+        }
+        if before == 0 && self.dense.is_empty() {
+            // A payload is in order, each bucket once.
+            self.sorted = self.entries.len();
+            return Ok(());
+        }
+        let mut outside = before;
+        for at in before..self.entries.len() {
+            let entry = self.entries[at];
+            if !self.count_inside(entry) {
+                self.entries[outside] = entry;
+                outside += 1;
+            }
+        }
+        self.entries.truncate(outside);
+        self.order_if_due();
         Ok(())
     }
 
@@ -310,12 +327,23 @@ impl Recorder {
 
     #[inline]
     fn count(&mut self, entry: Entry) {
-        // Below `first` it wraps and is outside as well.
-        if let Some(count) = self.dense.get_mut(entry.bucket().wrapping_sub(self.first) as usize) {
-            *count = (*count + entry.count()).min(COUNT_MAX);
-            return;
+        if !self.count_inside(entry) {
+            self.entries.push(entry);
+            self.order_if_due();
         }
-        self.entries.push(entry);
+    }
+
+    /// Counts it in the array, if its bucket is there.
+    #[inline]
+    fn count_inside(&mut self, entry: Entry) -> bool {
+        // Below `first` it wraps and is outside as well.
+        let Some(count) = self.dense.get_mut(entry.bucket().wrapping_sub(self.first) as usize) else { return false };
+        *count = (*count + entry.count()).min(COUNT_MAX);
+        true
+    }
+
+    #[inline]
+    fn order_if_due(&mut self) {
         if self.entries.len() - self.sorted >= self.sorted.max(UNSORTED_MIN) {
             self.sort();
             self.condense();
@@ -436,8 +464,14 @@ fn read_payload(payload: &[u8], entries: &mut Vec<Entry>) -> Result<(), PayloadE
         return Err(PayloadError("its buckets are others"));
     }
     let mut bucket = 0;
-    while !counts.is_empty() {
-        let value = read_varint(&mut counts).ok_or(PayloadError("a count is cut off"))?;
+    while let Some(first) = counts.first() {
+        // Most take one byte.
+        let value = if *first < 0x80 {
+            counts = &counts[1..];
+            u64::from(*first)
+        } else {
+            read_varint(&mut counts).ok_or(PayloadError("a count is cut off"))?
+        };
         let skipped = value & 1 == 1;
         let number = if skipped { (value >> 1) + 1 } else { value >> 1 };
         if !skipped && number > 0 {

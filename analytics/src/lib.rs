@@ -1,7 +1,7 @@
 //! Toolgauge's arithmetic: what the rows of `calls` mean, and what is counted from them.
 //!
 //! * [`settle`]: which rows are one call, which attempts are one logical call, which row counts.
-//! * [`hist`], [`rollup`]: latency histograms, and the sums per minute of `calls_1m`.
+//! * [`hist`], [`rollup`], [`additive`]: latency histograms, the sums per minute of `calls_1m`, and sums of sums.
 //! * [`sli`], [`window`], [`budget`]: what is counted of an SLO, over which minutes, and what it means for the budget.
 //! * [`calendar`], [`timeslice`]: periods of a calendar, and slices of time as events.
 //! * [`alert`]: when an alert fires and when it ends.
@@ -9,6 +9,7 @@
 //! The crate is pure. No clock, no input or output, no threads: time is an argument, and the same arguments give the
 //! same answer. It knows the words of `toolgauge-proto` and nothing else of Toolgauge.
 
+pub mod additive;
 pub mod alert;
 pub mod budget;
 pub mod calendar;

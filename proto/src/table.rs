@@ -23,6 +23,8 @@ pub enum Table {
     Slo1m,
     /// State changes of alerts.
     Alerts,
+    /// Sums of `calls` per hour.
+    Calls1h,
 }
 
 /// A column's type: the few that every Delta reader knows.
@@ -85,6 +87,19 @@ pub struct Column {
     pub nullable: bool,
     /// What it means.
     pub meaning: &'static str,
+}
+
+/// What becomes of a column when rows with one key become one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Merge {
+    /// It is part of the key.
+    Key,
+    /// The sum of what is not null.
+    Sum,
+    /// The greatest.
+    Greatest,
+    /// The histogram of all that was counted.
+    Histogram,
 }
 
 const fn req(name: &'static str, column_type: ColumnType, meaning: &'static str) -> Column {
@@ -188,35 +203,45 @@ pub const QUARANTINE: &[Column] = &[
     req("wal_position", Int64, "where its export stands in the log of its writer"),
 ];
 
+/// The columns of sums of `calls`, by the column with the start of what they are summed over.
+macro_rules! sums_of_calls {
+    ($start:literal, $meaning:literal) => {
+        &[
+            req("date", Date, concat!("partition: UTC date of ", $start)),
+            req($start, Timestamp, $meaning),
+            req("kind", Word, "tool, model, agent"),
+            req("counted", Bool, "false where other rows count the same calls"),
+            req("tenant", Word, "as in `calls`"),
+            opt("service_name", Word, "as in `calls`"),
+            opt("environment", Word, "as in `calls`"),
+            opt("tool_server", Word, "as in `calls`"),
+            opt("tool_name", Word, "as in `calls`"),
+            opt("agent_name", Word, "as in `calls`"),
+            opt("model", Word, "as in `calls`"),
+            req("outcome", Word, "ok, error"),
+            req("error_class", Word, "as in `calls`"),
+            req("final", Bool, "false for failed attempts that a retry followed"),
+            req("calls", Int64, "rows of `calls`"),
+            req("retries", Int64, "rows whose attempt is above 1"),
+            req("last_end_time", Timestamp, "latest end_time; of several rows of a key the latest"),
+            req("weighted_calls", Decimal(6), "sum of weight"),
+            req("duration_ns_sum", Int64, "sum of duration_ns"),
+            req("latency", Binary, "HDR V2 histogram of durations, microseconds rounded up, 3 significant digits"),
+            opt("cost_usd", Decimal(9), "sum of the known costs, null if none is known"),
+            req("priced_calls", Int64, "rows whose cost is known"),
+            req("input_tokens", Int64, "sum; unknown counts as 0"),
+            req("output_tokens", Int64, "sum; unknown counts as 0"),
+            req("input_bytes", Int64, "sum; unknown counts as 0"),
+            req("output_bytes", Int64, "sum; unknown counts as 0"),
+        ]
+    };
+}
+
 /// `calls_1m`: sums of `calls` per minute; additive, the truth of a key is the sum of its rows, of histograms their merge.
-pub const CALLS_1M: &[Column] = &[
-    req("date", Date, "partition: UTC date of minute"),
-    req("minute", Timestamp, "start of the minute in which the calls ended"),
-    req("kind", Word, "tool, model, agent"),
-    req("counted", Bool, "false where other rows count the same calls"),
-    req("tenant", Word, "as in `calls`"),
-    opt("service_name", Word, "as in `calls`"),
-    opt("environment", Word, "as in `calls`"),
-    opt("tool_server", Word, "as in `calls`"),
-    opt("tool_name", Word, "as in `calls`"),
-    opt("agent_name", Word, "as in `calls`"),
-    opt("model", Word, "as in `calls`"),
-    req("outcome", Word, "ok, error"),
-    req("error_class", Word, "as in `calls`"),
-    req("final", Bool, "false for failed attempts that a retry followed"),
-    req("calls", Int64, "rows of `calls`"),
-    req("retries", Int64, "rows whose attempt is above 1"),
-    req("last_end_time", Timestamp, "latest end_time; of several rows of a key the latest"),
-    req("weighted_calls", Decimal(6), "sum of weight"),
-    req("duration_ns_sum", Int64, "sum of duration_ns"),
-    req("latency", Binary, "HDR V2 histogram of durations, microseconds rounded up, 3 significant digits"),
-    opt("cost_usd", Decimal(9), "sum of the known costs, null if none is known"),
-    req("priced_calls", Int64, "rows whose cost is known"),
-    req("input_tokens", Int64, "sum; unknown counts as 0"),
-    req("output_tokens", Int64, "sum; unknown counts as 0"),
-    req("input_bytes", Int64, "sum; unknown counts as 0"),
-    req("output_bytes", Int64, "sum; unknown counts as 0"),
-];
+pub const CALLS_1M: &[Column] = sums_of_calls!("minute", "start of the minute in which the calls ended");
+
+/// `calls_1h`: as `calls_1m`, per hour.
+pub const CALLS_1H: &[Column] = sums_of_calls!("hour", "start of the hour in which the calls ended");
 
 /// `slo_1m`: sums per SLO per minute; additive. A cache of what the SLO's expressions count over `calls`.
 pub const SLO_1M: &[Column] = &[
@@ -281,8 +306,8 @@ static LIVE_SCHEMAS: LazyLock<Schemas> =
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 6] =
-        [Self::Calls, Self::Arrivals, Self::Quarantine, Self::Calls1m, Self::Slo1m, Self::Alerts];
+    pub const ALL: [Self; 7] =
+        [Self::Calls, Self::Arrivals, Self::Quarantine, Self::Calls1m, Self::Slo1m, Self::Alerts, Self::Calls1h];
 
     /// Its name in SQL and its folder in the lake.
     #[must_use]
@@ -294,6 +319,7 @@ impl Table {
             Self::Calls1m => "calls_1m",
             Self::Slo1m => "slo_1m",
             Self::Alerts => "alerts",
+            Self::Calls1h => "calls_1h",
         }
     }
 
@@ -307,6 +333,7 @@ impl Table {
             Self::Calls1m => CALLS_1M,
             Self::Slo1m => SLO_1M,
             Self::Alerts => ALERTS,
+            Self::Calls1h => CALLS_1H,
         }
     }
 
@@ -314,6 +341,23 @@ impl Table {
     #[must_use]
     pub const fn is_appended_by_readers(self) -> bool {
         matches!(self, Self::Slo1m | Self::Alerts)
+    }
+
+    /// Whether several rows may have one key, of which the truth is the sum: what [`Table::merge`] is for.
+    #[must_use]
+    pub const fn is_additive(self) -> bool {
+        matches!(self, Self::Arrivals | Self::Calls1m | Self::Slo1m | Self::Calls1h)
+    }
+
+    /// What becomes of a column when rows with one key become one; only of an additive table.
+    #[must_use]
+    pub fn merge(self, column: &Column) -> Merge {
+        match (column.name, column.column_type) {
+            ("last_end_time" | "max_lag_ms", _) => Merge::Greatest,
+            (_, Int64 | Decimal(_)) => Merge::Sum,
+            (_, Binary) => Merge::Histogram,
+            _ => Merge::Key,
+        }
     }
 
     /// The Arrow schema that readers see.
@@ -353,5 +397,18 @@ mod tests {
             assert!(settled.fields().iter().zip(live.fields()).all(|(a, b)| a.name() == b.name()));
             assert_eq!(table.columns()[0].name, "date");
         }
+    }
+
+    #[test]
+    fn additive_tables_have_their_time_second_and_sums() {
+        for table in Table::ALL.into_iter().filter(|table| table.is_additive()) {
+            let merges: Vec<_> = table.columns().iter().map(|column| table.merge(column)).collect();
+            assert_eq!((table.columns()[1].column_type, merges[1]), (Timestamp, Merge::Key));
+            assert!(merges.contains(&Merge::Sum), "{}", table.name());
+        }
+        let minutes = Table::Calls1m.columns().iter();
+        assert!(
+            minutes.zip(Table::Calls1h.columns()).skip(2).all(|(a, b)| (a.name, a.nullable) == (b.name, b.nullable))
+        );
     }
 }

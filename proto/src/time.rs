@@ -8,14 +8,22 @@ pub struct UnixMicros(pub i64);
 
 /// Microseconds in a minute.
 pub const MINUTE_MICROS: i64 = 60_000_000;
+/// Microseconds in an hour.
+pub const HOUR_MICROS: i64 = 60 * MINUTE_MICROS;
 /// Microseconds in a day.
-pub const DAY_MICROS: i64 = 24 * 60 * MINUTE_MICROS;
+pub const DAY_MICROS: i64 = 24 * HOUR_MICROS;
 
 impl UnixMicros {
     /// The start of the UTC minute that holds this instant.
     #[must_use]
     pub const fn minute(self) -> Self {
         Self(self.0 - self.0.rem_euclid(MINUTE_MICROS))
+    }
+
+    /// The start of the UTC hour that holds this instant.
+    #[must_use]
+    pub const fn hour(self) -> Self {
+        Self(self.0 - self.0.rem_euclid(HOUR_MICROS))
     }
 
     /// Days since 1970-01-01 of the UTC date that holds this instant (Arrow's `Date32`).
@@ -48,8 +56,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn minutes_and_dates_before_1970_round_down() {
+    fn minutes_hours_and_dates_before_1970_round_down() {
         assert_eq!(UnixMicros(-1).minute(), UnixMicros(-MINUTE_MICROS));
+        assert_eq!(UnixMicros(-1).hour(), UnixMicros(-HOUR_MICROS));
         assert_eq!(UnixMicros(-1).date32(), -1);
         assert_eq!(UnixMicros(61_000_000).minute(), UnixMicros(MINUTE_MICROS));
     }

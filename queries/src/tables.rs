@@ -78,9 +78,9 @@ impl Catalog {
             let committed = MemTable::try_new(table.schema(), vec![Vec::new()])?;
             Ok(TableView { committed: Arc::new(committed), live: LiveBatches::new(Arc::new([])) })
         };
-        let [calls, arrivals, quarantine, calls_1m, slo_1m, alerts] = Table::ALL.map(empty);
+        let [calls, arrivals, quarantine, calls_1m, slo_1m, alerts, calls_1h] = Table::ALL.map(empty);
         let view = Arc::new(View {
-            tables: [calls?, arrivals?, quarantine?, calls_1m?, slo_1m?, alerts?],
+            tables: [calls?, arrivals?, quarantine?, calls_1m?, slo_1m?, alerts?, calls_1h?],
             position: WalPosition(0),
             settled: WalPosition(0),
             committed: WalPosition(0),

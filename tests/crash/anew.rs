@@ -36,7 +36,7 @@ fn derived_tables_whose_folders_were_removed_are_made_anew() {
         let mut history = History::new(&half);
         drop(history.live(&fs, Query::Files).unwrap());
         let fs = fs.restart(seed, Survival::ProcessKill);
-        for (table, bit) in [(Table::Calls1m, 1), (Table::Slo1m, 2)] {
+        for (table, bit) in [(Table::Calls1m, 1), (Table::Slo1m, 2), (Table::Calls1h, 4)] {
             if (seed + 1) & bit != 0 {
                 remove(&fs, &Path::new("/data/lake").join(table.name()));
             }
@@ -125,9 +125,12 @@ fn another_log_of_the_same_folder_goes_on_with_positions_and_folds() {
         drop(machine.rows(&fs, Query::Tables, "after a restart"));
         drop(machine);
         let fs = fs.restart(seed, Survival::ProcessKill);
-        remove(&fs, &Path::new("/data/lake").join(Table::Calls1m.name()));
-        let mut machine = Machine::open(&fs).unwrap();
-        drop(machine.rows(&fs, Query::Tables, "after calls_1m was removed"));
+        for table in [Table::Calls1m, Table::Calls1h] {
+            remove(&fs, &Path::new("/data/lake").join(table.name()));
+            let mut machine = Machine::open(&fs).unwrap();
+            drop(machine.rows(&fs, Query::Tables, &format!("after {} was removed", table.name())));
+            drop(machine);
+        }
     });
 }
 

@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::Int64Type;
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{Decimal128Type, Int64Type, TimestampMicrosecondType};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::catalog::TableProvider;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use toolgauge_analytics::hist::Histogram;
 use toolgauge_collector::fs::Fs;
 use toolgauge_collector::fs::sim::{SimFs, Survival};
 use toolgauge_collector::lake::{CompactSettings, Compactor, Exchange, LakeTables};
 use toolgauge_proto::id::WriterId;
-use toolgauge_proto::table::Table;
+use toolgauge_proto::table::{ColumnType, Merge, Table};
 use toolgauge_proto::time::UnixMicros;
 
+use crate::derived::repeated_keys;
 use crate::disk::used;
 use crate::files;
 use crate::machine::{History, Machine, Query, RUNTIME, fresh_disk, settings};
@@ -44,10 +47,11 @@ fn answers(providers: &[Arc<dyn TableProvider>; Table::ALL.len()], trace: &str) 
         "SELECT count(*) FROM calls WHERE end_time >= timestamp '2026-01-02T00:00:00Z'",
         "SELECT min(tool_name), max(tool_name), min(wal_position), max(wal_position) FROM calls",
         "SELECT count(*) FROM calls WHERE tool_name = 'search' AND tool_name IS NOT NULL",
-        "SELECT * FROM calls_1m",
-        "SELECT * FROM arrivals",
+        "SELECT date, minute, tool_name, outcome, counted, final, sum(calls), sum(cost_usd) FROM calls_1m GROUP BY ALL",
+        "SELECT date, hour, tool_name, outcome, counted, final, sum(calls), max(last_end_time) FROM calls_1h GROUP BY ALL",
+        "SELECT date, minute, tenant, service_name, sum(spans), sum(calls), max(max_lag_ms) FROM arrivals GROUP BY ALL",
         "SELECT * FROM quarantine",
-        "SELECT * FROM slo_1m",
+        "SELECT date, minute, slo, sum(good), sum(bad) FROM slo_1m GROUP BY ALL",
         "SELECT * FROM alerts",
     ]
     .map(str::to_owned);
@@ -85,6 +89,7 @@ fn every_question_has_the_same_answer_before_and_after_files_are_merged() {
     let (fs, mut machine) = many_files(1);
     let before = machine.tables.committed().unwrap();
     let trace = some_trace(&machine.committed_rows()[0]);
+    let sums = ADDITIVE.map(|table| rows_of(&fs, table));
     let expected = answers(&before.providers, &trace);
     assert!(before.files.iter().all(|files| *files > 3), "{:?}", before.files);
     assert!(expected[0].contains("2026-01-0") && expected[12].matches("2026-01-0").count() > 2, "{}", expected[12]);
@@ -101,6 +106,10 @@ fn every_question_has_the_same_answer_before_and_after_files_are_merged() {
         assert_eq!(*expected, found);
     }
     assert_eq!(answers(&before.providers, &trace), expected, "by a view from before");
+    assert_eq!(ADDITIVE.map(|table| rows_of(&fs, table)), sums);
+    for table in [Table::Arrivals, Table::Slo1m, Table::Calls1h] {
+        assert_eq!(repeated_keys(table, &files::rows(&fs, table)), 0, "{}", table.name());
+    }
     assert!(is_in_order(&files::rows(&fs, Table::Calls)));
     assert_eq!(machine.compact().unwrap(), [0; 2], "nothing is merged twice");
 
@@ -187,15 +196,57 @@ fn of_two_compactors_of_the_same_files_one_commits() {
     drop(machine.rows(&fs, Query::Tables, "after the commits of others"));
 }
 
-/// Each row's text, with how often it is there.
+const ADDITIVE: [Table; 4] = [Table::Arrivals, Table::Calls1m, Table::Slo1m, Table::Calls1h];
+
+/// Each row's text, with how often it is there; of additive tables each key and its sums.
 fn rows_of(fs: &SimFs, table: Table) -> BTreeMap<String, usize> {
-    let mut rows = BTreeMap::new();
     let all = in_schema(table, &files::rows(fs, table));
+    if table.is_additive() {
+        return sums_of(table, &all).into_iter().map(|(key, sums)| (format!("{key}: {sums:?}"), 1)).collect();
+    }
+    let mut rows = BTreeMap::new();
     for row in 0..all.num_rows() {
         let text = pretty_format_batches(&[all.slice(row, 1)]).unwrap().to_string();
         *rows.entry(text).or_default() += 1;
     }
     rows
+}
+
+/// By the text of each key the sums of its rows, those of histograms by bucket.
+fn sums_of(table: Table, rows: &RecordBatch) -> BTreeMap<String, BTreeMap<String, i128>> {
+    let options = FormatOptions::default().with_null("(null)");
+    let mut all: BTreeMap<String, BTreeMap<String, i128>> = BTreeMap::new();
+    for row in 0..rows.num_rows() {
+        let (mut key, mut found) = (String::new(), Vec::new());
+        for (column, array) in table.columns().iter().zip(rows.columns()) {
+            let number = || match column.column_type {
+                ColumnType::Decimal(_) => array.as_primitive::<Decimal128Type>().value(row),
+                ColumnType::Timestamp => array.as_primitive::<TimestampMicrosecondType>().value(row).into(),
+                _ => array.as_primitive::<Int64Type>().value(row).into(),
+            };
+            match table.merge(column) {
+                Merge::Key => {
+                    let text = ArrayFormatter::try_new(array, &options).unwrap().value(row).to_string();
+                    key.push_str(&format!("{text} "));
+                }
+                Merge::Histogram => {
+                    let histogram = Histogram::from_payload(array.as_binary::<i32>().value(row)).unwrap();
+                    found.extend(histogram.buckets().map(|(_, end, n)| (Merge::Sum, end.to_string(), i128::from(n))));
+                }
+                merge if array.is_valid(row) => found.push((merge, column.name.to_owned(), number())),
+                _ => {}
+            }
+        }
+        let sums = all.entry(key).or_default();
+        for (merge, name, value) in found {
+            let sum = sums.entry(name);
+            match merge {
+                Merge::Greatest => sum.and_modify(|sum| *sum = value.max(*sum)).or_insert(value),
+                _ => sum.and_modify(|sum| *sum += value).or_insert(value),
+            };
+        }
+    }
+    all
 }
 
 fn by_date(fs: &SimFs, table: Table) -> BTreeMap<String, usize> {

@@ -1,7 +1,7 @@
 //! The tables that are made of `calls`: their sums are to be those of a recount, however often they were folded, lost
 //! and folded again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Date32Array, Int64Array, RecordBatch, StringArray};
@@ -12,12 +12,12 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use toolgauge_analytics::hist::{Histogram, bucket_end, micros_of};
 use toolgauge_collector::lake::{Commit, LakeError, LakeTables};
 use toolgauge_proto::lake::Txn;
-use toolgauge_proto::table::{Column, ColumnType, Table};
+use toolgauge_proto::table::{Column, ColumnType, Merge, Table};
 use toolgauge_proto::time::{MINUTE_MICROS, UnixMicros};
 
 use crate::rows::in_schema;
 
-/// Columns of the key of `calls_1m` that have the same name in `calls`.
+/// Columns of the key of `calls_1m` and `calls_1h` that have the same name in `calls`.
 const KEY: [&str; 12] = [
     "kind",
     "counted",
@@ -55,14 +55,19 @@ fn column<'a>(rows: &'a RecordBatch, name: &str) -> &'a ArrayRef {
     rows.column_by_name(name).unwrap()
 }
 
-fn keys(rows: &RecordBatch, minutes: &str) -> Vec<(i64, Vec<String>)> {
+/// The start of the minute or hour.
+fn start(table: Table, time: i64) -> i64 {
+    if table == Table::Calls1h { UnixMicros(time).hour().0 } else { UnixMicros(time).minute().0 }
+}
+
+fn keys(table: Table, rows: &RecordBatch, times: &str) -> Vec<(i64, Vec<String>)> {
     let options = FormatOptions::default().with_null("(null)");
     let words: Vec<_> = KEY.iter().map(|name| ArrayFormatter::try_new(column(rows, name), &options).unwrap()).collect();
-    let minutes = column(rows, minutes).as_primitive::<TimestampMicrosecondType>();
+    let times = column(rows, times).as_primitive::<TimestampMicrosecondType>();
     (0..rows.num_rows())
         .map(|row| {
-            let minute = UnixMicros(minutes.value(row)).minute().0;
-            (minute, words.iter().map(|word| word.value(row).to_string()).collect())
+            let start = start(table, times.value(row));
+            (start, words.iter().map(|word| word.value(row).to_string()).collect())
         })
         .collect()
 }
@@ -77,13 +82,13 @@ fn decimal(rows: &RecordBatch, name: &str, row: usize) -> Option<i128> {
     column.is_valid(row).then(|| column.value(row))
 }
 
-/// What `calls_1m` is to say of these rows of `calls`.
-fn recount(calls: &[RecordBatch]) -> Rollup {
+/// What `calls_1m` or `calls_1h` is to say of these rows of `calls`.
+fn recount(table: Table, calls: &[RecordBatch]) -> Rollup {
     let rows = in_schema(Table::Calls, calls);
     let attempts = column(&rows, "attempt").as_primitive::<Int32Type>();
     let ends = column(&rows, "end_time").as_primitive::<TimestampMicrosecondType>();
     let mut rollup = Rollup::new();
-    for (row, key) in keys(&rows, "end_time").into_iter().enumerate() {
+    for (row, key) in keys(table, &rows, "end_time").into_iter().enumerate() {
         let sums = rollup.entry(key).or_default();
         let duration_ns = long(&rows, "duration_ns", row);
         sums.calls += 1;
@@ -103,14 +108,17 @@ fn recount(calls: &[RecordBatch]) -> Rollup {
     rollup
 }
 
-/// What rows of `calls_1m` say.
-fn said(calls_1m: &[RecordBatch]) -> Rollup {
-    let rows = in_schema(Table::Calls1m, calls_1m);
+/// What rows of `calls_1m` or `calls_1h` say.
+fn said(table: Table, sums: &[RecordBatch]) -> Rollup {
+    let rows = in_schema(table, sums);
+    let time = table.columns()[1].name;
+    let times = column(&rows, time).as_primitive::<TimestampMicrosecondType>();
+    assert!(times.values().iter().all(|time| start(table, *time) == *time));
     let dates = column(&rows, "date").as_primitive::<arrow::datatypes::Date32Type>();
     let ends = column(&rows, "last_end_time").as_primitive::<TimestampMicrosecondType>();
     let latency = column(&rows, "latency").as_binary::<i32>();
     let mut rollup = Rollup::new();
-    for (row, key) in keys(&rows, "minute").into_iter().enumerate() {
+    for (row, key) in keys(table, &rows, time).into_iter().enumerate() {
         assert_eq!(UnixMicros(key.0).date32(), dates.value(row));
         let sums = rollup.entry(key).or_default();
         sums.calls += long(&rows, "calls", row);
@@ -132,12 +140,25 @@ fn said(calls_1m: &[RecordBatch]) -> Rollup {
     rollup
 }
 
-/// Fails if `calls_1m` does not say what these rows of `calls` are.
-pub(crate) fn compare_calls_1m(calls_1m: &[RecordBatch], calls: &[RecordBatch], when: &str) {
-    let (found, expected) = (said(calls_1m), recount(calls));
+/// Fails if `calls_1m` or `calls_1h` does not say what these rows of `calls` are.
+pub(crate) fn compare_sums(table: Table, sums: &[RecordBatch], calls: &[RecordBatch], when: &str) {
+    let (found, expected) = (said(table, sums), recount(table, calls));
     for key in found.keys().chain(expected.keys()) {
-        assert_eq!(found.get(key), expected.get(key), "{when}: calls_1m {key:?}: found left, expected right");
+        let name = table.name();
+        assert_eq!(found.get(key), expected.get(key), "{when}: {name} {key:?}: found left, expected right");
     }
+}
+
+/// Rows of an additive table whose keys are there more than once.
+pub(crate) fn repeated_keys(table: Table, rows: &[RecordBatch]) -> usize {
+    let rows = in_schema(table, rows);
+    let options = FormatOptions::default().with_null("(null)");
+    let keys = table.columns().iter().zip(rows.columns());
+    let keys = keys.filter(|(column, _)| table.merge(column) == Merge::Key);
+    let keys: Vec<_> = keys.map(|(_, column)| ArrayFormatter::try_new(column, &options).unwrap()).collect();
+    let mut seen = BTreeSet::new();
+    let is_new = |row: &usize| seen.insert(keys.iter().map(|key| key.value(*row).to_string()).collect::<Vec<_>>());
+    rows.num_rows() - (0..rows.num_rows()).filter(is_new).count()
 }
 
 /// Good and bad calls by minute.

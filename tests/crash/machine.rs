@@ -19,7 +19,7 @@ use toolgauge_proto::id::WalPosition;
 use toolgauge_proto::table::Table;
 use toolgauge_proto::time::UnixMicros;
 
-use crate::derived::{Reader, compare_calls_1m};
+use crate::derived::{Reader, compare_sums};
 use crate::files;
 use crate::rows::Rows;
 use crate::workload::{Plan, Step};
@@ -41,7 +41,7 @@ pub(crate) fn settings() -> CollectorSettings {
             ..LiveSettings::default()
         },
         // Written by age, and by number of keys; caught up with in several stretches.
-        fold: FoldSettings { interval_us: 8_000_000, keys_max: 24, catch_up_rows: 16 },
+        fold: FoldSettings { interval_us: 8_000_000, keys_max: 24, catch_up_rows: 16, hours_interval_us: 20_000_000 },
         // Merged by few, so that merged ones are merged again.
         compact: CompactSettings { files_min: 2, keep_removed_us: 60_000_000, ..CompactSettings::default() },
         ..CollectorSettings::new("/data".into())
@@ -112,20 +112,24 @@ impl Machine {
     /// Committed and live rows together, those of the derived tables compared with a recount.
     pub(crate) fn rows(&mut self, fs: &SimFs, query: Query, when: &str) -> Rows {
         let view = self.fold.view().unwrap();
-        let live_calls_1m = self.tables.committed().unwrap().live_calls_1m(Arc::clone(&view.calls));
+        let committed = self.tables.committed().unwrap();
+        let live_calls_1m = committed.live_calls_1m(Arc::clone(&view.calls));
+        let live_calls_1h = committed.live_calls_1h(live_calls_1m.clone());
         let mut all = match query {
             Query::Tables => self.committed_rows(),
             Query::Files => Table::ALL.map(|table| files::rows(fs, table)),
         };
-        let [calls, arrivals, quarantine, calls_1m, slo_1m, alerts] = &mut all;
+        let [calls, arrivals, quarantine, calls_1m, slo_1m, alerts, calls_1h] = &mut all;
         self.reader.compare(slo_1m, alerts, calls, when);
         calls_1m.extend(live_calls_1m.get().unwrap().iter().cloned());
+        calls_1h.extend(live_calls_1h.get().unwrap().iter().cloned());
         for (table, live) in
             [&mut *calls, arrivals, quarantine].into_iter().zip([view.calls, view.arrivals, view.quarantine])
         {
             table.extend(live.iter().cloned());
         }
-        compare_calls_1m(calls_1m, calls, when);
+        compare_sums(Table::Calls1m, calls_1m, calls, when);
+        compare_sums(Table::Calls1h, calls_1h, calls, when);
         Rows::of([calls, arrivals, quarantine])
     }
 }

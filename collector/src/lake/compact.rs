@@ -2,7 +2,7 @@
 //!
 //! A commit every few seconds leaves thousands of files a day, and what a reader and a refresh cost grows with the files. So
 //! files of one date are merged, in their order and without changing a row, into larger ones with zstd(3) and a bloom filter on
-//! the trace. Rows of additive tables stay apart: their sums are the same.
+//! the trace. Rows of additive tables that have one key become one, so that a key that came in many commits is read once.
 //!
 //! # How
 //! 1. [`LakeTables::files`] gives the files of a table as they are.
@@ -16,6 +16,7 @@
 //!   own. Of two that take the same file only one comes through.
 //! * A file that a crash leaves is deleted at the next start: at once if it was never in the table, else later, as in 4.
 //! * A row is written again only into a file that is larger by half, at least, and usually several times as large ([`choose`]).
+//! * Files of `calls_1m` are merged only once `calls_1h` has their rows: what it lacks, it finds by the files' names.
 //! * Files of other logs of the data folder are not merged: whose log is not locked, nobody may delete files of.
 //!
 //! [`LakeTables::files`]: super::LakeTables::files
@@ -34,6 +35,7 @@ use deltalake::DeltaTable;
 use object_store::path::Path;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
+use toolgauge_analytics::additive::Additive;
 use toolgauge_proto::table::Table;
 use toolgauge_proto::time::UnixMicros;
 
@@ -48,6 +50,11 @@ const FILES_MAX: usize = 1_024;
 const BATCH_ROWS: usize = 8_192;
 /// Bytes that are written at once.
 const WRITE_BYTES: usize = 1 << 20;
+/// What an error was in.
+const MERGE: &str = "merge files of";
+/// Memory of the sums of additive tables: more are written, although later rows may have the same keys. Rows of one minute come
+/// together, so that few do.
+const SUMS_BYTES: usize = 64 << 20;
 /// Files that could not be read and are left alone from then on; beyond that all are tried again.
 const LEFT_ALONE_MAX: usize = 10_000;
 
@@ -102,7 +109,7 @@ pub(super) struct LakeFile {
 
 impl LakeFile {
     /// Its partition, like `2026-01-31`.
-    fn date(&self) -> Option<&str> {
+    pub(super) fn date(&self) -> Option<&str> {
         self.path.strip_prefix("date=")?.split('/').next()
     }
 }
@@ -114,6 +121,8 @@ pub struct TableFiles {
     pub(super) reader: DeltaTable,
     /// Of the newest exchange.
     pub(super) exchanged: i64,
+    /// Files with later positions are not merged.
+    pub(super) merge_up_to: i64,
 }
 
 /// Files to be merged, or to be dropped.
@@ -184,7 +193,7 @@ impl Compactor {
     /// # Errors
     /// If the table cannot be read.
     pub fn task(&self, of: &TableFiles, now: UnixMicros) -> Result<Option<Task>, LakeError> {
-        let TableFiles { table, reader, exchanged } = of;
+        let TableFiles { table, reader, exchanged, merge_up_to } = of;
         let mut files = delta::lake_files(*table, reader)?;
         let task = |files, merge| Task { table: *table, version: exchanged + 1, files, merge };
         // The state of alerts is read from their history, however old.
@@ -199,7 +208,10 @@ impl Compactor {
         if !self.settings.merge {
             return Ok(None);
         }
-        files.retain(|file| !self.left_alone.contains(&(*table, file.path.clone())));
+        files.retain(|file| {
+            let is_open = FileName::parse(&file.path).is_some_and(|name| name.last > *merge_up_to);
+            !is_open && !self.left_alone.contains(&(*table, file.path.clone()))
+        });
         Ok(choose(&files, &self.writer, &self.settings).map(|files| task(files, true)))
     }
 
@@ -233,18 +245,16 @@ impl Compactor {
         files: &[LakeFile],
         is_cancelled: &dyn Fn() -> bool,
     ) -> Result<Option<DataFile>, LakeError> {
-        let fault = |e| LakeError::other(table, "merge files of", e);
-        let corrupt =
-            |path: &str, what: String| LakeError::other(table, "merge files of", format!("\"{path}\" {what}"));
+        let corrupt = |path: &str, what: String| LakeError::other(table, MERGE, format!("\"{path}\" {what}"));
         let (Some(first), Some(last)) = (files.first(), files.last()) else { return Ok(None) };
         let date = first.date().ok_or_else(|| corrupt(&first.path, "has no date".into()))?.to_owned();
         let (Some(begin), Some(end)) = (FileName::parse(&first.path), FileName::parse(&last.path)) else {
             return Err(corrupt(&first.path, "is not one of ours".into()));
         };
-        let io = |e: std::io::Error| LakeError::other(table, "merge files of", e);
+        let io = |e: std::io::Error| LakeError::other(table, MERGE, e);
         let bytes: u64 = files.iter().map(|file| file.bytes).sum();
         if self.store.available_bytes().map_err(io)? < bytes.saturating_mul(2) {
-            let source = LakeError::other(table, "merge files of", "little room on the disk is left to the commits");
+            let source = LakeError::other(table, MERGE, "little room on the disk is left to the commits");
             return Err(LakeError::NoRoom { source: Box::new(source) });
         }
         let name = merged_name(FileName { last: end.last, ..begin }, &self.store.token().map_err(io)?);
@@ -255,29 +265,38 @@ impl Compactor {
         let staged = self.store.stage(&full(&path)).map_err(io)?;
         let bloom = (table == Table::Calls).then_some("trace_id");
         let out = BufWriter::with_capacity(WRITE_BYTES, staged);
-        let parquet = |e: ParquetError| fault(Box::new(e) as Box<dyn std::error::Error + Send + Sync>);
+        let parquet = |e: ParquetError| LakeError::other(table, MERGE, e);
+        let arrow = |e: ArrowError| LakeError::other(table, MERGE, e);
         let mut writer = encoding::merging_writer(out, &schema, statistics_columns(table), bloom).map_err(parquet)?;
         let mut statistics = Statistics::new(table);
+        let mut sums = table.is_additive().then(|| Additive::new(table)).transpose().map_err(arrow)?;
+        let mut write = |batch: &RecordBatch| {
+            statistics.add(batch);
+            writer.write(batch).map_err(parquet)
+        };
         for file in files {
-            let content = self.store.read(&full(&file.path)).map_err(io)?;
-            let batches = ParquetRecordBatchReaderBuilder::try_new(content)
-                .and_then(|reader| reader.with_batch_size(BATCH_ROWS).build())
-                .map_err(parquet)?;
-            let before = statistics.rows;
-            for batch in batches {
+            let mut rows = 0;
+            for batch in read_file(&self.store, table, MERGE, &file.path, &schema)? {
                 if is_cancelled() {
                     return Ok(None);
                 }
-                let batch = batch
-                    .and_then(|batch| in_schema(&batch, &schema))
-                    .map_err(|e| corrupt(&file.path, format!("cannot be read: {e}")))?;
-                statistics.add(&batch);
-                writer.write(&batch).map_err(parquet)?;
+                let batch = batch?;
+                rows += batch.num_rows() as u64;
+                let Some(sums) = &mut sums else {
+                    write(&batch)?;
+                    continue;
+                };
+                sums.add(&batch).map_err(|e| corrupt(&file.path, format!("cannot be read: {e}")))?;
+                if sums.heap_bytes() > SUMS_BYTES {
+                    write_sums(sums, &schema, &mut write)?;
+                }
             }
-            let rows = (statistics.rows - before).unsigned_abs();
             if file.rows.is_some_and(|expected| expected != rows) {
                 return Err(corrupt(&file.path, format!("has {rows} rows, its log says {:?}", file.rows)));
             }
+        }
+        if let Some(sums) = &mut sums {
+            write_sums(sums, &schema, &mut write)?;
         }
         let staged = writer.into_inner().map_err(parquet)?.into_inner().map_err(|e| io(e.into_error()))?;
         let size = staged.publish(false).map_err(io)? as i64;
@@ -317,8 +336,42 @@ impl Compactor {
     }
 }
 
+/// Writes what was summed, and begins anew.
+fn write_sums(
+    sums: &mut Additive,
+    schema: &SchemaRef,
+    write: &mut impl FnMut(&RecordBatch) -> Result<(), LakeError>,
+) -> Result<(), LakeError> {
+    let table = sums.table();
+    let arrow = |e: ArrowError| LakeError::other(table, MERGE, e);
+    for batch in sums.batches().map_err(arrow)? {
+        write(&in_schema(&batch, schema).map_err(arrow)?)?;
+    }
+    *sums = Additive::new(table).map_err(arrow)?;
+    Ok(())
+}
+
+/// The rows of a file, in the columns that the table has now.
+pub(super) fn read_file<'a>(
+    store: &FsStore,
+    table: Table,
+    action: &'static str,
+    path: &'a str,
+    schema: &'a SchemaRef,
+) -> Result<impl Iterator<Item = Result<RecordBatch, LakeError>> + 'a, LakeError> {
+    let content =
+        store.read(&Path::from(format!("{}/{path}", table.name()))).map_err(|e| LakeError::other(table, action, e))?;
+    let fault = move |e: Box<dyn std::error::Error + Send + Sync>| {
+        LakeError::other(table, action, format!("\"{path}\" cannot be read: {e}"))
+    };
+    let batches = ParquetRecordBatchReaderBuilder::try_new(content)
+        .and_then(|reader| reader.with_batch_size(BATCH_ROWS).build())
+        .map_err(|e| fault(e.into()))?;
+    Ok(batches.map(move |batch| batch.and_then(|batch| in_schema(&batch, schema)).map_err(|e| fault(e.into()))))
+}
+
 /// The columns of a file: the date is in its path.
-fn file_schema(table: Table) -> SchemaRef {
+pub(super) fn file_schema(table: Table) -> SchemaRef {
     let schema = table.schema();
     let fields: Vec<_> = schema.fields().iter().skip(1).cloned().collect();
     Arc::new(arrow::datatypes::Schema::new(fields))

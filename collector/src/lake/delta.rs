@@ -363,12 +363,26 @@ impl DeltaWriter {
     /// Appends rows (all in the table's live schema, or all in its settled one) and makes them durable, in one transaction.
     /// Does nothing, and says so, if the table has this version already.
     pub(crate) fn append(&mut self, batches: &[RecordBatch], transaction: Transaction<'_>) -> Result<bool, LakeError> {
+        if self.has(transaction)? {
+            return Ok(false);
+        }
+        let dates = split_by_date(batches).map_err(|e| LakeError::other(self.table, "sort rows of", e))?;
+        self.append_dates(dates.into_iter().map(Ok), transaction)
+    }
+
+    /// As [`Self::append`], of rows that are made a date at a time; each date comes once.
+    pub(super) fn append_dates(
+        &mut self,
+        dates: impl Iterator<Item = Result<(i32, Vec<RecordBatch>), LakeError>>,
+        transaction: Transaction<'_>,
+    ) -> Result<bool, LakeError> {
         let Transaction { app_id, version, time_ms, .. } = transaction;
-        if self.committed(app_id)?.is_some_and(|committed| committed >= version) {
+        if self.has(transaction)? {
             return Ok(false);
         }
         let mut files = Vec::new();
-        for (date, batches) in split_by_date(batches).map_err(|e| LakeError::other(self.table, "sort rows of", e))? {
+        for date in dates {
+            let (date, batches) = date?;
             files.push(self.write_file(date, &batches, transaction)?);
         }
         loop {
@@ -388,6 +402,10 @@ impl DeltaWriter {
         Ok(true)
     }
 
+    fn has(&mut self, transaction: Transaction<'_>) -> Result<bool, LakeError> {
+        Ok(self.committed(transaction.app_id)?.is_some_and(|committed| committed >= transaction.version))
+    }
+
     /// Replaces files by one that holds their rows, or by nothing, in one transaction. Does nothing, and says so, if the table
     /// has this version already, or no longer has one of the files: then somebody else has replaced them.
     ///
@@ -400,7 +418,7 @@ impl DeltaWriter {
         transaction: Transaction<'_>,
     ) -> Result<bool, LakeError> {
         let Transaction { app_id, version, time_ms, .. } = transaction;
-        if self.committed(app_id)?.is_some_and(|committed| committed >= version) {
+        if self.has(transaction)? {
             return Ok(false);
         }
         let removed: HashSet<&str> = removed.iter().map(String::as_str).collect();
@@ -462,7 +480,9 @@ impl DeltaWriter {
         of: Transaction<'_>,
     ) -> Result<Option<SnapshotRef>, LakeError> {
         let operation = if added.is_some() { "OPTIMIZE" } else { "DELETE" };
-        let mut transaction = self.begin(operation, of)?.with_data_change(added.is_none());
+        // Rows of additive tables are summed, so others are there than before.
+        let is_change = added.is_none() || self.table.is_additive();
+        let mut transaction = self.begin(operation, of)?.with_data_change(is_change);
         if let Some(file) = added {
             let adds = add_actions(self.table, std::slice::from_ref(file), of.time_ms)
                 .map_err(|e| LakeError::other(self.table, "describe the files of", e))?;
@@ -625,10 +645,16 @@ impl DeltaWriter {
         Ok(removed)
     }
 
-    /// The files as they are now, for a compaction whose transactions are those of this `app_id`.
-    pub(super) fn table_files(&mut self, app_id: &str) -> Result<TableFiles, LakeError> {
+    /// The files as they are now, for a compaction whose transactions are those of this `app_id` and that merges files up to
+    /// this version of their own.
+    pub(super) fn table_files(&mut self, app_id: &str, merge_up_to: i64) -> Result<TableFiles, LakeError> {
         let exchanged = self.committed(app_id)?.unwrap_or(0);
-        Ok(TableFiles { table: self.table, reader: self.reader.clone(), exchanged })
+        Ok(TableFiles { table: self.table, reader: self.reader.clone(), exchanged, merge_up_to })
+    }
+
+    /// All files of the table.
+    pub(super) fn all_files(&self) -> Result<Vec<LakeFile>, LakeError> {
+        lake_files(self.table, &self.reader)
     }
 }
 

@@ -14,7 +14,7 @@ use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use toolgauge_analytics::rollup::CallsRollup;
 use toolgauge_proto::id::WalPosition;
-use toolgauge_proto::time::UnixMicros;
+use toolgauge_proto::time::{HOUR_MICROS, UnixMicros};
 
 /// When rollups are written.
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ pub struct FoldSettings {
     pub keys_max: usize,
     /// Rows of `calls` that are read at once when the fold catches up.
     pub catch_up_rows: u64,
+    /// `calls_1h` is written when log time passes a multiple of this, in microseconds.
+    pub hours_interval_us: i64,
 }
 
 impl Default for FoldSettings {
@@ -34,6 +36,7 @@ impl Default for FoldSettings {
             // Some hundred bytes each.
             keys_max: 100_000,
             catch_up_rows: 1 << 20,
+            hours_interval_us: HOUR_MICROS,
         }
     }
 }
@@ -99,10 +102,20 @@ impl CallsFold {
             let written = *self.written.get_or_insert(now);
             now.0.saturating_sub(written.0) >= self.settings.interval_us
         });
-        if keys == 0 || !(of_age || keys >= self.settings.keys_max) {
+        if of_age || keys >= self.settings.keys_max { self.all() } else { Ok(None) }
+    }
+
+    /// Everything that is not written yet; `None` if nothing is.
+    pub(super) fn all(&self) -> Result<Option<Due>, ArrowError> {
+        if self.rollups.is_empty() {
             return Ok(None);
         }
         Ok(Some(Due { batches: merged(&self.rollups).batches()?, first: self.cursor.next(), up_to: self.up_to }))
+    }
+
+    /// Rows up to here are in the table.
+    pub(super) fn cursor(&self) -> WalPosition {
+        self.cursor
     }
 
     /// What was due is durable.

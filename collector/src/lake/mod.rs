@@ -6,9 +6,10 @@
 //! * Each commit carries `txn(writer id, log position)`, those of folds and readers `txn(<writer id>/<name>, version)`. A
 //!   commit that is tried again, in this process or after a crash, is found to be there and not written twice.
 //! * `calls` is committed before the other tables, so that nothing derived is ever ahead of it.
-//! * Committed rows of `calls_1m` and the rollups in [`Committed`] are together the fold of the committed rows of `calls`.
+//! * Committed rows of `calls_1m` and the rollups in [`Committed`] are together the fold of the committed rows of `calls`; those of
+//!   `calls_1h` and the hours there that of the committed rows of `calls_1m` ([`fold`], [`hours`]).
 //! * Small files are merged and old dates removed ([`compact`]), each in one transaction `(<writer id>/compact, n)` that changes
-//!   no row that stays.
+//!   no row that stays, but that rows of additive tables with one key become one.
 //! * Cost does not grow with the number of commits.
 //!
 //! # One data folder, several logs
@@ -17,7 +18,8 @@
 //! table knows of a fold of an earlier log is the cursor of the same fold of this one.
 //!
 //! # Failure
-//! * A table whose folder is missing is made anew. `calls_1m` is then folded again from all of `calls`.
+//! * A table whose folder is missing is made anew. `calls_1m` is then folded again from all of `calls`, `calls_1h` from all of
+//!   `calls_1m`.
 //! * [`LakeError::NoRoom`] may pass: the same commit may be tried again.
 //! * After any other error the tables are not to be used further: the pipeline stops, the log keeps what was not
 //!   committed, and the next start replays it.
@@ -25,20 +27,23 @@
 mod compact;
 mod delta;
 mod fold;
+mod hours;
 mod names;
 mod parquet;
 mod statistics;
 mod store;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{Date32Type, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SessionState;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use tokio::runtime::Handle;
+use toolgauge_analytics::additive::Additive;
 use toolgauge_analytics::rollup;
 use toolgauge_proto::id::{RowId, WalPosition, WriterId};
 use toolgauge_proto::lake::{LiveBatches, Txn};
@@ -47,9 +52,12 @@ use toolgauge_proto::time::UnixMicros;
 
 use crate::fs::Fs;
 pub use compact::{CompactSettings, Compactor, Exchange, TableFiles, Task};
+use compact::{file_schema, read_file};
 use delta::{DeltaWriter, Transaction};
 pub use fold::FoldSettings;
-use fold::{CallsFold, Rollups};
+use fold::{CallsFold, Due, Rollups};
+use hours::{Hours, HoursFold};
+use names::FileName;
 pub use names::last_position;
 use store::FsStore;
 
@@ -107,6 +115,17 @@ pub enum LakeError {
         /// Up to where `calls` is complete.
         calls: WalPosition,
     },
+    /// A file of `calls_1m` has rows that `calls_1h` has and others that it lacks, or does not say which.
+    #[error(
+        "the file \"{file}\" of table \"calls_1m\" does not begin after position {cursor}, up to which \"calls_1h\" has summed it \
+         (move the folder of \"calls_1h\" away: it is made anew)"
+    )]
+    AcrossCursor {
+        /// Which file.
+        file: String,
+        /// Up to where hours were summed.
+        cursor: WalPosition,
+    },
     /// An append that cannot be done, whoever tries.
     #[error("append to table \"{}\": {reason}", table.name())]
     Invalid {
@@ -122,7 +141,7 @@ fn instead_of_a_backup(table: Table) -> &'static str {
         Table::Calls | Table::Arrivals | Table::Quarantine => {
             "move the `wal` folder away to go on without what only the log holds; replaying it would count calls twice"
         }
-        Table::Calls1m | Table::Slo1m => "move the table's folder away: it is made anew from `calls`",
+        Table::Calls1m | Table::Slo1m | Table::Calls1h => "move the table's folder away: it is made anew from `calls`",
         Table::Alerts => "move the table's folder away to go on without the history of alerts",
     }
 }
@@ -165,7 +184,7 @@ pub struct Commit {
 
 impl Commit {
     /// The tables that a commit may write, in the order in which it must.
-    pub const TABLES: [Table; 4] = [Table::Calls, Table::Arrivals, Table::Quarantine, Table::Calls1m];
+    pub const TABLES: [Table; 5] = [Table::Calls, Table::Arrivals, Table::Quarantine, Table::Calls1m, Table::Calls1h];
 }
 
 /// What readers need of the committed tables.
@@ -179,6 +198,7 @@ pub struct Committed {
     pub files: [u64; Table::ALL.len()],
     up_to: [WalPosition; LOG_TABLES.len()],
     rollups: Rollups,
+    hours: Hours,
 }
 
 impl Committed {
@@ -204,6 +224,13 @@ impl Committed {
             Ok(all.batches()?.into())
         })
     }
+
+    /// The live rows of `calls_1h`, when these are those of `calls_1m`.
+    #[must_use]
+    pub fn live_calls_1h(&self, live_calls_1m: LiveBatches) -> LiveBatches {
+        let hours = self.hours.clone();
+        LiveBatches::computed(move || Ok(hours::live(&hours, &live_calls_1m.get()?)?.into()))
+    }
 }
 
 /// All tables, open for reading and appending. Blocking: use it outside the runtime's threads.
@@ -214,6 +241,7 @@ pub struct LakeTables {
     writers: [DeltaWriter; Table::ALL.len()],
     up_to: [WalPosition; LOG_TABLES.len()],
     calls_1m: CallsFold,
+    calls_1h: HoursFold,
     /// Files that are not in the tables any more, but were before the start.
     removed: Vec<object_store::path::Path>,
 }
@@ -266,15 +294,18 @@ impl LakeTables {
                 up_to[table as usize] = WalPosition(committed.cast_unsigned());
             }
         }
-        let cursor = writers[Table::Calls1m as usize].committed(&fold_id(&writer, Table::Calls1m))?;
-        let cursor = WalPosition(cursor.map_or(0, i64::cast_unsigned));
         let calls = up_to[Table::Calls as usize];
-        if cursor > calls {
-            return Err(LakeError::AheadOfCalls { table: Table::Calls1m, cursor, calls });
-        }
-        let calls_1m = CallsFold::new(settings, cursor);
-        let mut tables = Self { store, writer, writers, up_to, calls_1m, removed };
+        let mut cursor_of = |table: Table| -> Result<WalPosition, LakeError> {
+            let cursor = writers[table as usize].committed(&fold_id(&writer, table))?;
+            let cursor = WalPosition(cursor.map_or(0, i64::cast_unsigned));
+            if cursor > calls { Err(LakeError::AheadOfCalls { table, cursor, calls }) } else { Ok(cursor) }
+        };
+        let (minutes, hours) = (cursor_of(Table::Calls1m)?, cursor_of(Table::Calls1h)?);
+        let calls_1h = HoursFold::new(settings.hours_interval_us, settings.keys_max, hours);
+        let calls_1m = CallsFold::new(settings, minutes);
+        let mut tables = Self { store, writer, writers, up_to, calls_1m, calls_1h, removed };
         tables.catch_up()?;
+        tables.catch_up_hours()?;
         Ok(tables)
     }
 
@@ -315,7 +346,15 @@ impl LakeTables {
             }
             Table::Arrivals => tables.commit_log_table(table, commit.arrivals.as_ref(), commit.received),
             Table::Quarantine => tables.commit_log_table(table, commit.quarantine.as_ref(), commit.received),
-            Table::Calls1m => tables.write_calls_1m(Some(commit.received)),
+            Table::Calls1m => {
+                let due = tables.calls_1m.due(Some(commit.received));
+                let due = due.map_err(|e| LakeError::other(table, "build rows of", e))?;
+                let Some(Due { batches, up_to, .. }) = tables.write_calls_1m(due, Some(commit.received))? else {
+                    return Ok(());
+                };
+                tables.calls_1h.push(&batches, up_to).map_err(|e| LakeError::other(table, "sum rows of", e))
+            }
+            Table::Calls1h => tables.write_calls_1h(commit.received),
             Table::Slo1m | Table::Alerts => Ok(()),
         })
     }
@@ -358,17 +397,21 @@ impl LakeTables {
         Ok(())
     }
 
-    fn write_calls_1m(&mut self, now: Option<UnixMicros>) -> Result<(), LakeError> {
-        let due = self.calls_1m.due(now).map_err(|e| LakeError::other(Table::Calls1m, "build rows of", e))?;
-        let Some(due) = due else { return Ok(()) };
-        let transaction = Transaction {
-            app_id: &fold_id(&self.writer, Table::Calls1m),
-            first: due.first.as_i64(),
-            version: due.up_to.as_i64(),
-            time_ms: now.map_or(0, |now| now.0.div_euclid(1_000)),
-        };
-        self.writers[Table::Calls1m as usize].append(&due.batches, transaction)?;
+    /// Writes what is due, and gives it back.
+    fn write_calls_1m(&mut self, due: Option<Due>, now: Option<UnixMicros>) -> Result<Option<Due>, LakeError> {
+        let Some(due) = due else { return Ok(None) };
+        let app_id = fold_id(&self.writer, Table::Calls1m);
+        self.writers[Table::Calls1m as usize].append(&due.batches, of_fold(&app_id, &due, now))?;
         self.calls_1m.written(now);
+        Ok(Some(due))
+    }
+
+    fn write_calls_1h(&mut self, now: UnixMicros) -> Result<(), LakeError> {
+        let due = self.calls_1h.due(Some(now)).map_err(|e| LakeError::other(Table::Calls1h, "build rows of", e))?;
+        let Some(due) = due else { return Ok(()) };
+        let app_id = fold_id(&self.writer, Table::Calls1h);
+        self.writers[Table::Calls1h as usize].append(&due.batches, of_fold(&app_id, &due, Some(now)))?;
+        self.calls_1h.written(due.up_to, Some(now));
         Ok(())
     }
 
@@ -380,6 +423,8 @@ impl LakeTables {
             return Ok(());
         }
         let calls = &self.writers[Table::Calls as usize];
+        // What `calls_1h` has is in files of its own, so that it is not summed again.
+        let hours = self.calls_1h.cursor();
         let mut rows = 0;
         let mut ends = Vec::new();
         for (last, in_commit) in calls.commits()? {
@@ -393,15 +438,77 @@ impl LakeTables {
                 rows = 0;
             }
         }
-        ends.push(end);
+        ends.extend([hours, end]);
+        ends.retain(|to| *to > from);
+        ends.sort_unstable();
+        ends.dedup();
         for to in ends {
             let mut rollup = rollup::CallsRollup::default();
             let calls = &self.writers[Table::Calls as usize];
             calls.read_range(from.as_i64(), to.as_i64(), &rollup::COLUMNS, |batch| rollup.add(batch))?;
             self.calls_1m.push(rollup, to);
-            self.write_calls_1m(None)?;
+            let due = if to == hours { self.calls_1m.all() } else { self.calls_1m.due(None) };
+            let due = due.map_err(|e| LakeError::other(Table::Calls1m, "build rows of", e))?;
+            if self.write_calls_1m(due, None)?.is_none() && to == hours {
+                // Nothing is left of it; what comes next is in files of its own all the same.
+                self.calls_1m.written(None);
+            }
             from = to;
         }
+        Ok(())
+    }
+
+    /// Sums the committed rows of `calls_1m` after the cursor of `calls_1h`.
+    fn catch_up_hours(&mut self) -> Result<(), LakeError> {
+        let (cursor, up_to) = (self.calls_1h.cursor(), self.calls_1m.cursor());
+        if cursor >= up_to {
+            return Ok(());
+        }
+        let mut dates: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut rows = 0;
+        for file in self.writers[Table::Calls1m as usize].all_files()? {
+            let name = FileName::parse(&file.path);
+            if name.is_some_and(|name| name.last <= cursor.as_i64()) {
+                continue;
+            }
+            if cursor > WalPosition(0) && name.is_none_or(|name| name.first <= cursor.as_i64()) {
+                return Err(LakeError::AcrossCursor { file: file.path, cursor });
+            }
+            rows += file.rows.unwrap_or(0);
+            dates.entry(file.date().unwrap_or_default().to_owned()).or_default().push(file.path);
+        }
+        let (store, schema) = (self.store.apart(), file_schema(Table::Calls1m));
+        let mut sums = dates.into_values().map(|files| {
+            let fault = |e| LakeError::other(Table::Calls1h, "sum rows for", e);
+            let mut hours = Additive::new(Table::Calls1h).map_err(fault)?;
+            for file in &files {
+                for batch in read_file(&store, Table::Calls1m, "read a file of", file, &schema)? {
+                    hours.add(&batch?).map_err(fault)?;
+                }
+            }
+            hours.batches().map_err(fault)
+        });
+        if rows <= self.calls_1h.keys_max() as u64 {
+            let batches: Vec<RecordBatch> = sums.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+            return self
+                .calls_1h
+                .push(&batches, up_to)
+                .map_err(|e| LakeError::other(Table::Calls1h, "sum rows for", e));
+        }
+        // Of a table that was made anew, all of it, a date at a time.
+        let due = Due { batches: Vec::new(), first: cursor.next(), up_to };
+        let app_id = fold_id(&self.writer, Table::Calls1h);
+        let dates = std::iter::from_fn(|| {
+            sums.find_map(|batches| match batches {
+                Ok(batches) => {
+                    let date = batches.first()?.column(0).as_primitive::<Date32Type>().value(0);
+                    Some(Ok((date, batches)))
+                }
+                Err(error) => Some(Err(error)),
+            })
+        });
+        self.writers[Table::Calls1h as usize].append_dates(dates, of_fold(&app_id, &due, None))?;
+        self.calls_1h.written(up_to, None);
         Ok(())
     }
 
@@ -454,7 +561,11 @@ impl LakeTables {
     /// # Errors
     /// If the table cannot be read.
     pub fn files(&mut self, table: Table) -> Result<TableFiles, LakeError> {
-        self.writers[table as usize].table_files(&compact_id(&self.writer))
+        let merge_up_to = match table {
+            Table::Calls1m => self.calls_1h.cursor().as_i64(),
+            _ => i64::MAX,
+        };
+        self.writers[table as usize].table_files(&compact_id(&self.writer), merge_up_to)
     }
 
     /// Commits what the compactor has prepared. Does nothing, and says so, if somebody else has replaced the same files. `now` is
@@ -500,19 +611,26 @@ impl LakeTables {
     /// # Errors
     /// If a table cannot be read.
     pub fn committed(&self) -> Result<Committed, LakeError> {
-        let [calls, arrivals, quarantine, calls_1m, slo_1m, alerts] = Table::ALL.map(|table| self.provider(table));
+        let [calls, arrivals, quarantine, calls_1m, slo_1m, alerts, calls_1h] =
+            Table::ALL.map(|table| self.provider(table));
         Ok(Committed {
-            providers: [calls?, arrivals?, quarantine?, calls_1m?, slo_1m?, alerts?],
+            providers: [calls?, arrivals?, quarantine?, calls_1m?, slo_1m?, alerts?, calls_1h?],
             up_to: self.up_to,
             versions: Table::ALL.map(|table| self.writers[table as usize].version()),
             files: Table::ALL.map(|table| self.writers[table as usize].files()),
             rollups: self.calls_1m.rollups().clone(),
+            hours: self.calls_1h.hours().clone(),
         })
     }
 }
 
 fn compact_id(writer: &str) -> String {
     format!("{writer}/compact")
+}
+
+fn of_fold<'a>(app_id: &'a str, due: &Due, now: Option<UnixMicros>) -> Transaction<'a> {
+    let time_ms = now.map_or(0, |now| now.0.div_euclid(1_000));
+    Transaction { app_id, first: due.first.as_i64(), version: due.up_to.as_i64(), time_ms }
 }
 
 fn fold_id(writer: &str, table: Table) -> String {

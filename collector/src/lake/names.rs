@@ -90,7 +90,7 @@ impl<'a> FileName<'a> {
 }
 
 /// Tables whose files are named by log positions.
-const BY_POSITION: [Table; 4] = [Table::Calls, Table::Arrivals, Table::Quarantine, Table::Calls1m];
+const BY_POSITION: [Table; 5] = [Table::Calls, Table::Arrivals, Table::Quarantine, Table::Calls1m, Table::Calls1h];
 
 /// The greatest log position in the names of the data files below the lake's folder, committed or not; 0 if there is none.
 /// A new log begins after it.

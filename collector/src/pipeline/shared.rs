@@ -168,11 +168,13 @@ impl Lake for SharedLake {
 }
 
 pub(super) fn view_of(live: &LiveView, committed: &Committed) -> View {
+    let calls_1m = committed.live_calls_1m(Arc::clone(&live.calls));
     let rows = |table| match table {
         Table::Calls => LiveBatches::new(Arc::clone(&live.calls)),
         Table::Arrivals => LiveBatches::new(Arc::clone(&live.arrivals)),
         Table::Quarantine => LiveBatches::new(Arc::clone(&live.quarantine)),
-        Table::Calls1m => committed.live_calls_1m(Arc::clone(&live.calls)),
+        Table::Calls1m => calls_1m.clone(),
+        Table::Calls1h => committed.live_calls_1h(calls_1m.clone()),
         // What readers append is committed at once.
         Table::Slo1m | Table::Alerts => LiveBatches::new(Arc::new([])),
     };

@@ -9,6 +9,7 @@ use datafusion::catalog::MemTable;
 use datafusion::common::ScalarValue;
 use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::logical_expr::LogicalPlanBuilder;
+use toolgauge_analytics::additive::Additive;
 use toolgauge_analytics::rollup::CallsRollup;
 use toolgauge_proto::api::IngestStatus;
 use toolgauge_proto::call::{ErrorClass, Kind, Layer};
@@ -169,16 +170,22 @@ pub(crate) fn table_view(table: Table, committed: &[Row], live: &[Row]) -> Table
     TableView { committed: Arc::new(ViewTable::new(plan, None)), live: LiveBatches::new(live.collect()) }
 }
 
-/// `calls_1m` of these rows of `calls`.
-fn minutes_view(committed: &[Row], live: &[Row]) -> TableView {
+/// `calls_1m` or `calls_1h` of these rows of `calls`.
+fn sums_view(table: Table, committed: &[Row], live: &[Row]) -> TableView {
     let fold = |rows: &[Row]| {
         let mut rollup = CallsRollup::default();
         if !rows.is_empty() {
             rollup.add(&live_batch(Table::Calls, rows)).unwrap();
         }
-        rollup.batches().unwrap()
+        let minutes = rollup.batches().unwrap();
+        if table == Table::Calls1m {
+            return minutes;
+        }
+        let mut hours = Additive::new(table).unwrap();
+        minutes.iter().for_each(|batch| hours.add(batch).unwrap());
+        hours.live_batches().unwrap()
     };
-    let schema = Table::Calls1m.schema();
+    let schema = table.schema();
     let settled = fold(committed).into_iter().map(|batch| {
         let columns = batch.columns().iter().zip(schema.fields());
         let columns = columns.map(|(column, field)| cast(column, field.data_type()).unwrap());
@@ -203,9 +210,10 @@ impl MemoryLake {
                 table_view(Table::Calls, calls.0, calls.1),
                 table_view(Table::Arrivals, arrivals.0, arrivals.1),
                 table_view(Table::Quarantine, &[], &[]),
-                minutes_view(calls.0, calls.1),
+                sums_view(Table::Calls1m, calls.0, calls.1),
                 table_view(Table::Slo1m, &[], &[]),
                 table_view(Table::Alerts, &[], &[]),
+                sums_view(Table::Calls1h, calls.0, calls.1),
             ],
             position: WalPosition(1_000_000),
             settled: WalPosition(settled),

@@ -245,6 +245,7 @@ async fn tables_and_columns_can_be_listed() {
         "alerts",
         "arrivals",
         "calls",
+        "calls_1h",
         "calls_1m",
         "model_calls",
         "quarantine",
