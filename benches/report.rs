@@ -1,4 +1,4 @@
-//! What the tools report over 30 days costs from `calls_1m`, against the same figures from the calls themselves. All rows are in
+//! What the tools report over 30 days costs from `calls_1h` and `calls_1m`, against the same figures from the calls themselves. All rows are in
 //! memory, so that the ratio is that of the work alone; from files, there is about as much more to read as there are more rows.
 //!
 //! `./dev bench report`
@@ -14,6 +14,7 @@ use arrow::array::{
 };
 use arrow::compute::cast;
 use datafusion::catalog::MemTable;
+use toolgauge_analytics::additive::Additive;
 use toolgauge_analytics::rollup::CallsRollup;
 use toolgauge_proto::id::WalPosition;
 use toolgauge_proto::lake::{LiveBatches, TableView, View};
@@ -100,15 +101,18 @@ fn main() -> Result<(), Failure> {
     let days: i64 = std::env::args().find_map(|days| days.parse().ok()).unwrap_or(30);
     let batches = (days * DAY_MICROS / MINUTE_MICROS).unsigned_abs() / BATCH_MINUTES;
     let start = UnixMicros(END.0 - days * DAY_MICROS);
-    let (mut rows, mut sums) = (Vec::new(), Vec::new());
+    let (mut rows, mut sums, mut hours) = (Vec::new(), Vec::new(), Vec::new());
     for batch in 0..batches {
         let from = UnixMicros(start.0 + (batch * BATCH_MINUTES).cast_signed() * MINUTE_MICROS);
         let calls = calls(batch * BATCH_MINUTES * CALLS_A_MINUTE, from)?;
         let mut rollup = CallsRollup::default();
         rollup.add(&calls)?;
+        let mut by_hour = Additive::new(Table::Calls1h)?;
         for batch in rollup.batches()? {
+            by_hour.add(&batch)?;
             sums.push(settled(&batch)?);
         }
+        hours.extend(by_hour.batches()?);
         rows.push(calls);
     }
     let count = |batches: &[RecordBatch]| batches.iter().map(RecordBatch::num_rows).sum::<usize>();
@@ -120,6 +124,7 @@ fn main() -> Result<(), Failure> {
             table(Table::Calls1m, &sums)?,
             table(Table::Slo1m, &[])?,
             table(Table::Alerts, &[])?,
+            table(Table::Calls1h, &hours)?,
         ],
         position: WalPosition(1),
         settled: WalPosition(1),
@@ -132,10 +137,10 @@ fn main() -> Result<(), Failure> {
         let catalog = Catalog::new(&engine).await?;
         // Within minutes at both ends, as ranges usually are.
         let range = Range::new(UnixMicros(start.0 + 31_000_000), UnixMicros(END.0 - 17_000_000));
-        let mut best = [f64::MAX; 2];
+        let mut best = [f64::MAX; 3];
         let mut reports = Vec::new();
         for _ in 0..ROUNDS {
-            for (source, best) in [Source::Calls, Source::Minutes].into_iter().zip(&mut best) {
+            for (source, best) in [Source::Calls, Source::Minutes, Source::Hours].into_iter().zip(&mut best) {
                 let began = Instant::now();
                 reports.push(report::tools(&engine, &catalog, Arc::clone(&view), END, range.clone(), source).await?);
                 *best = best.min(began.elapsed().as_secs_f64());
@@ -145,13 +150,11 @@ fn main() -> Result<(), Failure> {
             return Err("the sources differ".into());
         }
         println!("tools report over {days} days, {CALLS_A_MINUTE} calls a minute of {TOOLS} tools");
-        println!("  from {:>9} calls:          {:8.1} ms", count(&rows), best[0] * 1e3);
-        println!(
-            "  from {:>9} sums per minute: {:7.1} ms, {:.1} times as fast",
-            count(&sums),
-            best[1] * 1e3,
-            best[0] / best[1]
-        );
+        for ((what, rows), best) in
+            [("calls", &rows), ("sums per minute", &sums), ("sums per hour", &hours)].iter().zip(best)
+        {
+            println!("  from {:>9} {what:<16} {:8.1} ms", count(rows), best * 1e3);
+        }
         Ok(())
     })
 }

@@ -1,5 +1,5 @@
--- Figures of each tool, by attempt and by logical call, from the sums of tool_sums.sql or tool_sums_1m.sql. Most calls
--- first. A count of nothing is null.
+-- Figures of each tool, by attempt and by logical call, from the sums of tool_sums.sql, tool_sums_1m.sql or
+-- tool_sums_1h.sql. Most calls first. A count of nothing is null.
 SELECT
     tenant,
     tool_server,

@@ -1,7 +1,8 @@
 //! The reports of the API. Each is made from one snapshot: its statements (`sql/*.sql`) run in one session.
 //!
-//! Over ranges of at least [`SUMS_FROM_US`] the whole minutes come from their sums in `calls_1m`, and what of the range lies before and
-//! after them from `calls`. The figures are the same.
+//! Over ranges of at least [`SUMS_FROM_US`] the whole minutes come from their sums in `calls_1m`, over ranges of at least
+//! [`HOURS_FROM_US`] the whole hours from `calls_1h`, and what of the range lies before and after them from finer ones. The
+//! figures are the same.
 //!
 //! # What the numbers of the tools report mean
 //! * Rows: the counted tool rows whose `end_time` is in [from, to). An attempt is a row, a logical call a `final` row.
@@ -26,7 +27,7 @@ use toolgauge_analytics::hist::Histogram;
 use toolgauge_proto::api::slo::AlertChange;
 use toolgauge_proto::api::{Latency, Scope, ToolReport, ToolsReport};
 use toolgauge_proto::lake::View;
-use toolgauge_proto::time::{MINUTE_MICROS, UnixMicros};
+use toolgauge_proto::time::{HOUR_MICROS, MINUTE_MICROS, UnixMicros};
 
 use crate::engine::{Answer, Engine, Error, Session};
 use crate::json::rfc3339;
@@ -37,13 +38,16 @@ pub use latency::latency;
 const TOOLS: &str = include_str!("../sql/tools.sql");
 const TOOL_SUMS: &str = include_str!("../sql/tool_sums.sql");
 const TOOL_SUMS_1M: &str = include_str!("../sql/tool_sums_1m.sql");
+const TOOL_SUMS_1H: &str = include_str!("../sql/tool_sums_1h.sql");
 const PROVISIONAL: &str = include_str!("../sql/provisional.sql");
 const ALERT_HISTORY: &str = include_str!("../sql/alert_history.sql");
 const COVERED_MINUTES: &str = include_str!("../sql/covered_minutes.sql");
 
 /// Ranges of so many microseconds are summed from `calls_1m`: two hours. The live rows of `calls_1m` have to be summed first, which
 /// is not worth it for less.
-pub const SUMS_FROM_US: i64 = 2 * 3_600_000_000;
+pub const SUMS_FROM_US: i64 = 2 * HOUR_MICROS;
+/// Ranges of so many microseconds are summed from `calls_1h`: half a day, of which at most two hours are left to minutes.
+pub const HOURS_FROM_US: i64 = 12 * HOUR_MICROS;
 /// Price coverage below which a cost per success would mislead, in percent.
 pub const PRICE_COVERAGE_MIN_PERCENT: u64 = 80;
 /// Digits after the point of an amount of money.
@@ -84,12 +88,17 @@ impl Range {
         ]
     }
 
-    /// Those of `tool_sums_1m.sql`: also the first whole minute, and the end of the last.
-    fn parameters_of_minutes(&self) -> Vec<(&'static str, ScalarValue)> {
-        let first = UnixMicros(self.from.0.saturating_add(MINUTE_MICROS - 1)).minute().min(self.to);
+    /// Those of `tool_sums_1m.sql` and `tool_sums_1h.sql`: also the first whole minute and hour, and the ends of the last ones.
+    fn parameters_of_sums(&self) -> Vec<(&'static str, ScalarValue)> {
+        let next = |time: UnixMicros, step: i64| UnixMicros(time.0.saturating_add(step - 1));
+        let first = next(self.from, MINUTE_MICROS).minute().min(self.to);
+        let end = self.to.minute().max(first);
+        let first_hour = next(first, HOUR_MICROS).hour().min(end);
         let mut parameters = self.parameters();
         parameters.push(("first", timestamp(first)));
-        parameters.push(("end", timestamp(self.to.minute().max(first))));
+        parameters.push(("end", timestamp(end)));
+        parameters.push(("first_hour", timestamp(first_hour)));
+        parameters.push(("end_hour", timestamp(end.hour().max(first_hour))));
         parameters
     }
 }
@@ -101,13 +110,28 @@ pub enum Source {
     Calls,
     /// `calls_1m`, for all whole minutes.
     Minutes,
+    /// `calls_1h`, for all whole hours.
+    Hours,
 }
 
 impl Source {
     /// The one that is cheaper over this range.
     #[must_use]
     pub const fn of(range: &Range) -> Self {
-        if range.to.0.saturating_sub(range.from.0) < SUMS_FROM_US { Self::Calls } else { Self::Minutes }
+        match range.to.0.saturating_sub(range.from.0) {
+            ..SUMS_FROM_US => Self::Calls,
+            SUMS_FROM_US..HOURS_FROM_US => Self::Minutes,
+            HOURS_FROM_US.. => Self::Hours,
+        }
+    }
+
+    /// The statement with the sums of this source.
+    const fn sums(self) -> &'static str {
+        match self {
+            Self::Calls => TOOL_SUMS,
+            Self::Minutes => TOOL_SUMS_1M,
+            Self::Hours => TOOL_SUMS_1H,
+        }
     }
 }
 
@@ -124,11 +148,7 @@ pub async fn tools(
     source: Source,
 ) -> Result<ToolsReport, Error> {
     over_snapshot(engine, catalog, &view, now, async move |session, snapshot| {
-        let (sums, parameters) = match source {
-            Source::Calls => (TOOL_SUMS, range.parameters()),
-            Source::Minutes => (TOOL_SUMS_1M, range.parameters_of_minutes()),
-        };
-        let tools = session.query(&over_sums(sums, TOOLS), parameters).await?;
+        let tools = session.query(&over_sums(source.sums(), TOOLS), range.parameters_of_sums()).await?;
         Ok(ToolsReport {
             scope: snapshot.scope(&session, &range).await?,
             tools: tool_reports(&Rows::new(&tools)?)?,

@@ -6,9 +6,9 @@ use datafusion::common::ScalarValue;
 use toolgauge_analytics::hist::{Histogram, Recorder};
 use toolgauge_proto::api::{LatencyInterval, LatencyReport, LatencyStep};
 use toolgauge_proto::lake::View;
-use toolgauge_proto::time::{MINUTE_MICROS, UnixMicros};
+use toolgauge_proto::time::{HOUR_MICROS, MINUTE_MICROS, UnixMicros};
 
-use super::{Range, Rows, TOOL_SUMS_1M, over_snapshot, over_sums, quantiles};
+use super::{Range, Rows, Source, over_snapshot, over_sums, quantiles};
 use crate::engine::{Engine, Error};
 use crate::json::rfc3339;
 use crate::tables::Catalog;
@@ -34,9 +34,10 @@ pub async fn latency(
 ) -> Result<LatencyReport, Error> {
     over_snapshot(engine, catalog, &view, now, async move |session, snapshot| {
         let step_us = step_us(range.to.0.saturating_sub(range.from.0));
-        let mut parameters = range.parameters_of_minutes();
+        let source = if step_us % HOUR_MICROS == 0 { Source::Hours } else { Source::Minutes };
+        let mut parameters = range.parameters_of_sums();
         parameters.push(("step_us", ScalarValue::Int64(Some(step_us))));
-        let answer = session.query(&over_sums(TOOL_SUMS_1M, LATENCY), parameters).await?;
+        let answer = session.query(&over_sums(source.sums(), LATENCY), parameters).await?;
         let rows = Rows::new(&answer)?;
         let (mut whole, mut series) = (Recorder::default(), Vec::with_capacity(rows.len()));
         for row in 0..rows.len() {

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use datafusion::common::ScalarValue;
 use toolgauge_proto::api::{ToolReport, ToolsReport};
 use toolgauge_proto::lake::Lake;
-use toolgauge_proto::time::{MINUTE_MICROS, UnixMicros};
+use toolgauge_proto::time::{HOUR_MICROS, MINUTE_MICROS, UnixMicros};
 use toolgauge_queries::engine::Settings;
 use toolgauge_queries::json::rfc3339;
-use toolgauge_queries::report::{self, Range, SUMS_FROM_US, Source};
+use toolgauge_queries::report::{self, HOURS_FROM_US, Range, SUMS_FROM_US, Source};
 
 use crate::support::{
     MemoryLake, NOW, Rng, Row, Sql, arrival, get, get_int, get_text, is_true, minutes_ago, random_call, text, timestamp,
@@ -18,11 +18,12 @@ fn last_hour() -> Range {
     Range::new(UnixMicros(NOW.0 - 60 * MINUTE_MICROS), NOW)
 }
 
-/// The report from the calls, which that from the sums per minute has to equal.
+/// The report from the calls, which those from the sums per minute and per hour have to equal.
 async fn tools(sql: &Sql, lake: &MemoryLake, range: Range) -> ToolsReport {
     let from = |source| report::tools(&sql.engine, &sql.catalog, lake.view(), NOW, range.clone(), source);
     let calls = from(Source::Calls).await.unwrap();
     assert_eq!(from(Source::Minutes).await.unwrap(), calls);
+    assert_eq!(from(Source::Hours).await.unwrap(), calls);
     calls
 }
 
@@ -149,9 +150,9 @@ async fn every_number_is_that_of_a_recount() {
     }
 }
 
-/// Ranges of any place and length, most of which begin and end within a minute: the helper compares both sources.
+/// Ranges of any place and length, most of which begin and end within a minute: the function compares all sources.
 #[tokio::test]
-async fn ranges_that_cut_minutes_count_the_same_from_either_source() {
+async fn ranges_that_cut_minutes_and_hours_count_the_same_from_each_source() {
     let sql = Sql::new(Settings::default()).await;
     let mut rng = Rng::new(77);
     let rows: Vec<Row> = (1..=2_000).map(|position| random_call(&mut rng, position)).collect();
@@ -161,7 +162,7 @@ async fn ranges_that_cut_minutes_count_the_same_from_either_source() {
             0 => minutes_ago(rng.below(90).cast_signed()),
             _ => UnixMicros(NOW.0 - rng.below(5_400_000_000).cast_signed()),
         };
-        let length = [1, 40_000_000, 90_000_000, 3_600_000_000, 2 * 3_600_000_000][rng.below(5) as usize];
+        let length = [1, 40_000_000, 90_000_000, HOUR_MICROS, 2 * HOUR_MICROS, 30 * HOUR_MICROS][rng.below(6) as usize];
         let range = Range::new(UnixMicros(to.0 - length), to);
         let attempts: u64 = tools(&sql, &lake, range.clone()).await.tools.iter().map(|tool| tool.attempts).sum();
         assert_eq!(attempts, rows.iter().filter(|row| in_range(row, &range)).count() as u64, "{range:?}");
@@ -169,9 +170,12 @@ async fn ranges_that_cut_minutes_count_the_same_from_either_source() {
 }
 
 #[test]
-fn long_ranges_are_summed_from_minutes() {
+fn long_ranges_are_summed_from_minutes_and_longer_ones_from_hours() {
     let source = |length| Source::of(&Range::new(UnixMicros(NOW.0 - length), NOW));
     assert_eq!([source(SUMS_FROM_US - 1), source(SUMS_FROM_US)], [Source::Calls, Source::Minutes]);
+    assert_eq!([source(HOURS_FROM_US - 1), source(HOURS_FROM_US)], [Source::Minutes, Source::Hours]);
+    let all = Range::new(UnixMicros(i64::MIN), UnixMicros(i64::MAX));
+    assert_eq!(Source::of(&all), Source::Hours);
 }
 
 #[tokio::test]
