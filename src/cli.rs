@@ -1,5 +1,6 @@
 //! The commands. Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration.
 
+mod backup;
 mod slo;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -59,6 +60,8 @@ enum Command {
         #[command(subcommand)]
         action: SloAction,
     },
+    /// Copy the data folder of a server while it runs; the copy is a data folder that a server can start on
+    Backup(backup::Options),
     /// Look at the configuration
     Config {
         #[command(subcommand)]
@@ -208,6 +211,8 @@ enum Failure {
     NothingAcknowledged,
     #[error(transparent)]
     Why(#[from] WhyError),
+    #[error(transparent)]
+    Backup(#[from] toolgauge_collector::backup::BackupError),
     #[error("start the runtime")]
     Runtime(#[source] std::io::Error),
     #[error("reach the server at {url} (is `toolgauge serve` running there? `--url` names another address)")]
@@ -267,6 +272,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         }
         Command::Why(why) => explain(&why),
         Command::Report { report: Report::Slo { connection } } => slo::report(&connection),
+        Command::Backup(options) => backup::run(&options),
         Command::Slo { action: SloAction::Validate { paths } } => slo::validate(paths),
         Command::Config { action: ConfigAction::Show(settings) } => {
             let config = load(&settings)?;

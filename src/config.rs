@@ -76,6 +76,9 @@ impl Serialize for Bytes {
     }
 }
 
+/// The data folder, if no other one is named.
+pub const DEFAULT_DATA: &str = "toolgauge-data";
+
 /// A span of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Time(pub Duration);
@@ -328,7 +331,7 @@ section!(
 impl Default for Config {
     fn default() -> Self {
         Self {
-            data: "toolgauge-data".into(),
+            data: DEFAULT_DATA.into(),
             otlp_grpc: SocketAddr::from(([127, 0, 0, 1], 4317)),
             otlp_http: SocketAddr::from(([127, 0, 0, 1], 4318)),
             http: SocketAddr::from(([127, 0, 0, 1], 4400)),

@@ -4,6 +4,7 @@
 //! receiver -> wal (append, sync, acknowledge) -> pipeline: recognise -> dedup -> live rows -> lake
 //! ```
 
+pub mod backup;
 mod dedup;
 pub mod export;
 pub mod fs;

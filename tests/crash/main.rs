@@ -11,6 +11,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod anew;
+mod backup;
 mod compact;
 mod crashes;
 mod derived;

@@ -14,6 +14,7 @@ mod javascript_sdk;
 mod kill;
 mod live_agents;
 mod load;
+mod operation;
 #[path = "../../collector/tests/otlp_json/mod.rs"]
 mod otlp_json;
 mod process;

@@ -105,6 +105,7 @@ pub use format::MAX_BODY_BYTES;
 pub use handover::{FrameReceiver, Received};
 pub use log::Wal;
 pub use recover::Recovery;
+pub(crate) use recover::{last_frame, segment_file, segments_of, writer_file};
 pub use replay::Replay;
 
 /// Default of [`WalSettings::segment_bytes`]: large enough that a new file every second is the most, small enough to read

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use toolgauge_proto::id::{WalPosition, WriterId};
+use toolgauge_proto::time::UnixMicros;
 
 use super::digest::Digests;
 use super::format::{self, FrameHead, HEAD_BYTES, SegmentHeader};
@@ -136,9 +137,47 @@ fn write_synced(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> Result<(), WalError> 
     file.sync_all().map_err(WalError::io("sync", path))
 }
 
+/// The file with the writer id.
+pub(crate) fn writer_file(dir: &Path) -> PathBuf {
+    dir.join(format::WRITER_FILE)
+}
+
+/// The name of the segment that begins here.
+pub(crate) fn segment_file(first: WalPosition) -> String {
+    format::segment_name(first)
+}
+
+/// Position and receive time of the last whole frame of a log that nobody writes.
+pub(crate) fn last_frame(fs: &dyn Fs, dir: &Path) -> Result<(WalPosition, UnixMicros), WalError> {
+    let path = writer_file(dir);
+    let bytes = fs.read(&path).map_err(WalError::io("read", &path))?;
+    let writer = format::decode_writer(&bytes);
+    let writer = writer.ok_or_else(|| WalError::corrupt(&path, 0, "it does not match its checksum"))?;
+    let firsts = segments(fs, dir)?;
+    let stillborn = find_stillborn(fs, dir, writer, &firsts)?;
+    let first = firsts.into_iter().rev().find(|first| Some(*first) != stillborn);
+    let first = first.ok_or_else(|| WalError::corrupt(&path, 0, "all segments of this writer are missing"))?;
+    let path = dir.join(format::segment_name(first));
+    let bytes = fs.read(&path).map_err(WalError::io("read", &path))?;
+    let header = check_header(&path, &bytes, writer, first)?;
+    let (mut at, mut next, mut time_us) = (HEAD_BYTES, first, header.previous_time_us);
+    let mut tenant = Arc::from("");
+    while let Ok((head, _)) =
+        format::decode_frame(&bytes.slice(at.min(bytes.len())..), header.marker, next, &mut tenant)
+    {
+        (at, next, time_us) = (at + head.frame_bytes(), next.next(), head.receive_time_us);
+    }
+    Ok((WalPosition(next.0.saturating_sub(1)), UnixMicros(time_us)))
+}
+
 /// First positions of the segments in the folder, in order.
 fn segments(fs: &dyn Fs, dir: &Path) -> Result<Vec<WalPosition>, WalError> {
-    let entries = fs.list_dir(dir).map_err(WalError::io("list", dir))?;
+    segments_of(fs, dir).map_err(WalError::io("list", dir))
+}
+
+/// As above.
+pub(crate) fn segments_of(fs: &dyn Fs, dir: &Path) -> std::io::Result<Vec<WalPosition>> {
+    let entries = fs.list_dir(dir)?;
     let mut firsts: Vec<_> = entries.iter().filter_map(|entry| format::first_of(&entry.name)).collect();
     firsts.sort_unstable();
     Ok(firsts)
