@@ -53,6 +53,23 @@ impl Plan {
         Traffic::new(self.seed, self.end_ns, Scenario::Fleet, vec![self.incident()])
     }
 
+    /// The exports, each with the time at which the last of it ended.
+    pub(crate) fn exports(self, spans: u64) -> impl Iterator<Item = (u64, Export)> {
+        let (mut traffic, mut runs) = (self.traffic(), self.runs());
+        std::iter::from_fn(move || {
+            let (mut batch, mut end_ns) = (Batch::default(), 0);
+            for start_ns in runs.by_ref() {
+                let run = traffic.run(start_ns);
+                end_ns = end_ns.max(run.end_ns);
+                batch.push(run);
+                if batch.span_count >= spans {
+                    break;
+                }
+            }
+            Some((end_ns, batch.take()?))
+        })
+    }
+
     /// Begins of runs, in order.
     fn runs(&self) -> impl Iterator<Item = u64> + use<> {
         let mut sample = self.traffic();

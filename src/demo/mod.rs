@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::time::{Instant, MissedTickBehavior};
 use toolgauge_proto::api::ToolReport;
@@ -46,6 +47,12 @@ const TICK: Duration = Duration::from_millis(200);
 const REFRESH: Duration = Duration::from_secs(1);
 /// The time that the table of live figures covers.
 const SHOWN: &str = "-15m";
+
+/// The history of a demo as exports of about so many spans, without a server: each as protobuf, with the time at which the last of
+/// it ended, in nanoseconds since 1970.
+pub fn history(seed: u64, end_ns: u64, days: u64, calls: u64, spans: u64) -> impl Iterator<Item = (u64, Bytes)> {
+    Plan { seed, end_ns, days, calls }.exports(spans).map(|(end_ns, export)| (end_ns, export.body))
+}
 
 /// What to show.
 #[derive(Debug, Clone, clap::Args)]
