@@ -172,7 +172,7 @@ pub async fn run(
     let demo = Demo {
         options,
         api: Api::new(&format!("http://{}", server.http)),
-        sender: Sender::new(&format!("http://{}", server.otlp_grpc), Protocol::Grpc, Compression::None)?,
+        sender: Sender::new(&format!("http://{}", server.otlp_grpc), Protocol::Grpc, Compression::None, &[])?,
         screen: Screen::new(),
         clock: &SystemClock,
     };

@@ -6,6 +6,7 @@
 
 pub(crate) mod dice;
 pub(crate) mod fleet;
+mod json;
 pub(crate) mod ledger;
 pub(crate) mod send;
 pub(crate) mod traffic;
@@ -21,7 +22,7 @@ use tokio::time::Instant;
 use toolgauge_proto::time::Clock;
 
 pub use fleet::{GameDay, WrongGameDay};
-pub use send::{Compression, Protocol, WrongEndpoint};
+pub use send::{Compression, Header, Protocol, WrongEndpoint};
 pub use traffic::Scenario;
 
 use ledger::Ledger;
@@ -42,7 +43,7 @@ const LATENCY_US_MAX: u64 = 3_600_000_000;
 /// What to send, where to, for how long.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Where to send to: OTLP/gRPC, or OTLP/HTTP with `--protocol http`
+    /// Where to send to: OTLP/gRPC, or OTLP/HTTP with `--protocol http`, which knows https:// too
     #[arg(default_value = "http://127.0.0.1:4317")]
     pub endpoint: String,
     /// How to send
@@ -51,6 +52,9 @@ pub struct Options {
     /// How to compress
     #[arg(long, value_enum, default_value_t = Compression::None)]
     pub compression: Compression,
+    /// A header that each export has, like "authorization: Bearer abc"; may be repeated
+    #[arg(long = "header", value_name = "NAME: VALUE")]
+    pub headers: Vec<Header>,
     /// Calls per second of tools, models and agents, in all [default: as fast as they are acknowledged]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub rate: Option<u64>,
@@ -142,7 +146,7 @@ pub async fn run(options: &Options, clock: &'static dyn Clock) -> Result<Report,
     let breaks: Vec<_> = options.breaks.iter().map(|day| day.starting(first_ns)).collect();
     let mut workers = tokio::task::JoinSet::new();
     for number in 0..options.connections {
-        let sender = Sender::new(&options.endpoint, options.protocol, options.compression)?;
+        let sender = Sender::new(&options.endpoint, options.protocol, options.compression, &options.headers)?;
         let seed = options.seed.wrapping_mul(1 << 16).wrapping_add(number.into());
         let traffic = Traffic::new(seed, origin_ns, options.scenario, breaks.clone());
         workers.spawn(worker(sender, traffic, options.clone(), began, clock));

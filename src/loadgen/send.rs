@@ -1,14 +1,19 @@
 //! Sends exports to an OTLP endpoint, over gRPC or HTTP.
 
 use std::io::Write as _;
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use tonic::client::Grpc;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
+
+use super::json;
 
 const PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 /// As long as SDKs wait.
@@ -23,6 +28,25 @@ pub enum Protocol {
     Grpc,
     /// OTLP/HTTP with protobuf
     Http,
+    /// OTLP/HTTP with JSON
+    HttpJson,
+}
+
+/// A header that is sent with each export.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header(HeaderName, HeaderValue);
+
+impl FromStr for Header {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "it is no header (write like \"authorization: Bearer abc\")".to_owned();
+        let (name, value) = text.split_once(':').ok_or_else(wrong)?;
+        let name = HeaderName::try_from(name.trim()).map_err(|_| wrong())?;
+        let mut value = HeaderValue::try_from(value.trim()).map_err(|_| wrong())?;
+        value.set_sensitive(true);
+        Ok(Self(name, value))
+    }
 }
 
 /// How exports are compressed.
@@ -56,21 +80,33 @@ pub struct WrongEndpoint {
 /// One connection.
 #[derive(Debug, Clone)]
 pub(crate) enum Sender {
-    Grpc(Grpc<Channel>),
-    Http { agent: ureq::Agent, url: String, compression: Compression },
+    Grpc { grpc: Box<Grpc<Channel>>, headers: HeaderMap },
+    Http { client: reqwest::Client, url: reqwest::Url, compression: Compression, json: bool },
 }
 
 impl Sender {
     /// Connects when it is used first.
-    pub(crate) fn new(endpoint: &str, protocol: Protocol, compression: Compression) -> Result<Self, WrongEndpoint> {
+    pub(crate) fn new(
+        endpoint: &str,
+        protocol: Protocol,
+        compression: Compression,
+        headers: &[Header],
+    ) -> Result<Self, WrongEndpoint> {
         let wrong = |reason: String| WrongEndpoint { endpoint: endpoint.to_owned(), reason };
-        if !endpoint.starts_with("http://") {
-            return Err(wrong("only http:// is spoken here, without TLS".to_owned()));
-        }
-        if protocol == Protocol::Http {
-            let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIMEOUT));
+        let headers: HeaderMap = headers.iter().map(|Header(name, value)| (name.clone(), value.clone())).collect();
+        if protocol != Protocol::Grpc {
             let url = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
-            return Ok(Self::Http { agent: config.build().into(), url, compression });
+            let url = reqwest::Url::parse(&url).map_err(|error| wrong(error.to_string()))?;
+            if !matches!(url.scheme(), "http" | "https") {
+                return Err(wrong(format!("\"{}\" is not spoken here", url.scheme())));
+            }
+            // One export is in flight at a time, and what is measured is the endpoint, not a proxy.
+            let client = reqwest::Client::builder().timeout(TIMEOUT).http1_only().no_proxy().default_headers(headers);
+            let client = client.build().map_err(|error| wrong(error.to_string()))?;
+            return Ok(Self::Http { client, url, compression, json: protocol == Protocol::HttpJson });
+        }
+        if !endpoint.starts_with("http://") {
+            return Err(wrong("OTLP/gRPC is spoken without TLS here; `--protocol http` knows https://".to_owned()));
         }
         let endpoint = Endpoint::from_shared(endpoint.to_owned()).map_err(|error| wrong(error.to_string()))?;
         let channel = endpoint
@@ -80,31 +116,42 @@ impl Sender {
             .initial_connection_window_size(2 * WINDOW_BYTES)
             .connect_lazy();
         let grpc = Grpc::new(channel);
-        Ok(Self::Grpc(match compression {
+        let grpc = Box::new(match compression {
             Compression::None => grpc,
             Compression::Gzip => grpc.send_compressed(CompressionEncoding::Gzip),
             Compression::Zstd => grpc.send_compressed(CompressionEncoding::Zstd),
-        }))
+        });
+        Ok(Self::Grpc { grpc, headers })
     }
 
     /// Sends one export and waits for the answer.
     pub(crate) async fn send(&mut self, body: Bytes) -> Result<(), Refused> {
         match self {
-            Self::Grpc(grpc) => {
+            Self::Grpc { grpc, headers } => {
                 grpc.ready().await.map_err(|error| Refused::connection(&error))?;
                 let path = http::uri::PathAndQuery::from_static(PATH);
-                match grpc.unary::<Bytes, Bytes, _>(tonic::Request::new(body), path, RawCodec).await {
+                let metadata = MetadataMap::from_headers(headers.clone());
+                let request = tonic::Request::from_parts(metadata, tonic::Extensions::default(), body);
+                match grpc.unary::<Bytes, Bytes, _>(request, path, RawCodec).await {
                     Ok(_) => Ok(()),
                     Err(status) => Err(Refused::status(&status)),
                 }
             }
-            Self::Http { agent, url, compression } => {
-                let (agent, url, compression) = (agent.clone(), url.clone(), *compression);
-                let post = move || post(&agent, &url, compression, &body);
-                match tokio::task::spawn_blocking(post).await {
-                    Ok(answer) => answer,
-                    Err(error) => Err(Refused::connection(&error)),
+            Self::Http { client, url, compression, json } => {
+                let (compression, json) = (*compression, *json);
+                // Work for a thread of its own.
+                let encoded = tokio::task::spawn_blocking(move || {
+                    let body = if json { json::of(&body).into() } else { body };
+                    compressed(&body, compression)
+                });
+                let encoded = encoded.await.map_err(|error| Refused::connection(&error))?;
+                let (body, encoding) = encoded.map_err(|error| Refused::connection(&error))?;
+                let content_type = if json { "application/json" } else { "application/x-protobuf" };
+                let mut request = client.post(url.clone()).header(CONTENT_TYPE, content_type).body(body);
+                if let Some(encoding) = encoding {
+                    request = request.header(CONTENT_ENCODING, encoding);
                 }
+                answer(request.send().await).await
             }
         }
     }
@@ -160,29 +207,22 @@ fn compressed(body: &Bytes, compression: Compression) -> std::io::Result<(Bytes,
     }
 }
 
-fn post(agent: &ureq::Agent, url: &str, compression: Compression, body: &Bytes) -> Result<(), Refused> {
-    let (body, encoding) = compressed(body, compression).map_err(|error| Refused::connection(&error))?;
-    let mut request = agent.post(url).content_type("application/x-protobuf");
-    if let Some(encoding) = encoding {
-        request = request.header("content-encoding", encoding);
-    }
-    let mut response = match request.send(&body[..]) {
-        Ok(response) => response,
-        Err(ureq::Error::Timeout(_)) => {
-            return Err(Refused { code: "timeout".to_owned(), message: "no answer".to_owned(), again: Some(DELAY) });
-        }
-        Err(error) => return Err(Refused::connection(&error)),
+async fn answer(sent: Result<reqwest::Response, reqwest::Error>) -> Result<(), Refused> {
+    let failed = |error: reqwest::Error| match error.is_timeout() {
+        true => Refused { code: "timeout".to_owned(), message: "no answer".to_owned(), again: Some(DELAY) },
+        false => Refused::connection(&error),
     };
-    let status = response.status().as_u16();
-    let told = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+    let response = sent.map_err(failed)?;
+    let status = response.status();
+    let told = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     // Read to its end, so that the connection can be used again.
-    let answer = response.body_mut().read_to_vec().map_err(|error| Refused::connection(&error))?;
-    if response.status().is_success() {
+    let answer = response.bytes().await.map_err(failed)?;
+    if status.is_success() {
         return Ok(());
     }
-    let again = matches!(status, 429 | 502..=504).then(|| told.map_or(DELAY, Duration::from_secs));
+    let again = matches!(status.as_u16(), 429 | 502..=504).then(|| told.map_or(DELAY, Duration::from_secs));
     let message = String::from_utf8_lossy(&answer).chars().filter(|symbol| !symbol.is_control()).take(200).collect();
-    Err(Refused { code: status.to_string(), message, again })
+    Err(Refused { code: status.as_u16().to_string(), message, again })
 }
 
 /// Messages are bytes already.

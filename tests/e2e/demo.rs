@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use prost::Message as _;
 use serde_json::Value;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
 use toolgauge::config::Time;
 
 use crate::process::{program, run, run_within};
@@ -80,7 +82,7 @@ async fn load(endpoint: &str, arguments: &[&str]) -> Value {
     serde_json::from_str(&stdout).unwrap()
 }
 
-/// Scenario: loads over both transports, compressed or not, flat out and at a rate, one seed for all. Guarantees: what each
+/// Scenario: loads over both transports and encodings, compressed or not, flat out and at a rate, one seed for all. Guarantees: what each
 /// reports as acknowledged is what SQL counts.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_loads_report_as_acknowledged_is_what_sql_counts() {
@@ -92,6 +94,7 @@ async fn what_loads_report_as_acknowledged_is_what_sql_counts() {
         (&grpc, &["--duration", "1s", "--rate", "400", "--compression", "zstd", "--scenario", "flaky"]),
         (&http, &["--duration", "500ms", "--protocol", "http", "--compression", "gzip"]),
         (&http, &["--duration", "1s", "--protocol", "http", "--rate", "300", "--scenario", "plain"]),
+        (&http, &["--duration", "500ms", "--protocol", "http-json", "--compression", "zstd", "--header", "x-team: a"]),
     ] {
         let report = load(endpoint, arguments).await;
         assert_eq!(report["refused"], serde_json::json!({}), "{report}");
@@ -143,7 +146,9 @@ async fn a_load_that_cannot_be_says_why() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for (arguments, code, says) in [
         (vec![format!("http://{nobody}"), "--duration=200ms".to_owned()], 1, "nothing was acknowledged"),
-        (vec!["https://127.0.0.1:1".to_owned()], 2, "only http:// is spoken here"),
+        (vec!["https://127.0.0.1:1".to_owned()], 2, "`--protocol http` knows https://"),
+        (vec!["ftp://a".to_owned(), "--protocol=http".to_owned()], 2, "\"ftp\" is not spoken here"),
+        (vec!["--header".to_owned(), "no colon".to_owned()], 2, "it is no header (write like"),
         (vec!["--break".to_owned(), "tool=nothing,for=1m".to_owned()], 2, "no tool is called \"nothing\""),
         (vec!["--rate".to_owned(), "0".to_owned()], 2, "--rate"),
     ] {
@@ -151,6 +156,48 @@ async fn a_load_that_cannot_be_says_why() {
         command.arg("loadgen").args(&arguments);
         let (found, stdout, stderr) = run(command).await;
         assert!(found == code && stderr.contains(says), "{arguments:?}: {found}: {stdout}{stderr}");
+    }
+}
+
+/// Scenario: endpoints that only listen. Guarantees: over HTTP and gRPC the headers that were asked for come with the first export, and
+/// to https:// nothing is sent before a handshake.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_has_the_headers_that_are_asked_for_and_speaks_tls() {
+    let start = async |scheme: &str, protocol: &str| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut command = program();
+        command.args(["loadgen", &format!("{scheme}://{}", listener.local_addr().unwrap()), "--protocol", protocol]);
+        command.args(["--header", "Authorization: Bearer abc", "--duration", "100ms", "--connections", "1"]);
+        let running = tokio::spawn(run(command));
+        let (stream, _) = tokio::time::timeout(LIMIT, listener.accept()).await.unwrap().unwrap();
+        (stream, running)
+    };
+    let (mut stream, http) = start("http", "http").await;
+    let mut head = Vec::new();
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        assert_ne!(stream.read_buf(&mut head).await.unwrap(), 0);
+    }
+    let head = String::from_utf8_lossy(&head).to_lowercase();
+    assert!(
+        head.starts_with("post /v1/traces http/1.1") && head.contains("\r\nauthorization: bearer abc\r\n"),
+        "{head}"
+    );
+    drop(stream);
+
+    let (stream, grpc) = start("http", "grpc").await;
+    let mut connection = h2::server::handshake(stream).await.unwrap();
+    let (request, answer) = connection.accept().await.unwrap().unwrap();
+    assert_eq!(request.headers()["authorization"], "Bearer abc");
+    drop((request, answer, connection));
+
+    let (mut stream, https) = start("https", "http").await;
+    let mut begin = [0; 3];
+    stream.read_exact(&mut begin).await.unwrap();
+    assert_eq!(begin, [0x16, 3, 1], "the first bytes of a handshake of TLS");
+    drop(stream);
+    for running in [http, grpc, https] {
+        let (code, stdout, stderr) = running.await.unwrap();
+        assert!(code == 1 && stderr.contains("nothing was acknowledged"), "{code}: {stdout}{stderr}");
     }
 }
 
