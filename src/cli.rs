@@ -237,7 +237,7 @@ impl Failure {
             Self::Config(_)
             | Self::BrokenSlos { .. }
             | Self::Endpoint(_)
-            | Self::Server(ServerError::Conventions(_)) => WRONG_USAGE,
+            | Self::Server(ServerError::Conventions(_) | ServerError::Origin(_)) => WRONG_USAGE,
             _ => FAILED,
         }
     }

@@ -309,6 +309,8 @@ section!(
         concurrent: Count,
         /// A session is over when nothing of it has happened for so long.
         session_idle: Time,
+        /// Web pages from these addresses may read the HTTP API; `*` is any.
+        cors_origins: Names,
     }
 );
 
@@ -427,6 +429,7 @@ impl Default for QueriesConfig {
             rows: Count(engine.rows_max as u64),
             concurrent: Count(engine.concurrent_max as u64),
             session_idle: Time(engine.session_idle),
+            cors_origins: Names(Vec::new()),
         }
     }
 }

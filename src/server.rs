@@ -16,7 +16,7 @@ use toolgauge_proto::otlp::{LogsView, TracesView, metric_points};
 use toolgauge_proto::time::{Clock, SystemClock};
 use toolgauge_queries::engine::Error as QueryError;
 use toolgauge_queries::evaluate::Evaluator;
-use toolgauge_queries::http::{Api, serve};
+use toolgauge_queries::http::{Api, Origins, WrongOrigin, serve};
 use toolgauge_queries::notify::{Notifier, NotifyError};
 
 use crate::config::Config;
@@ -59,6 +59,9 @@ pub enum ServerError {
     /// The query engine.
     #[error("set up the queries")]
     Queries(#[from] QueryError),
+    /// Who may read the API.
+    #[error("setting queries.cors_origins")]
+    Origin(#[from] WrongOrigin),
     /// The delivery of alerts.
     #[error("set up the delivery of alerts")]
     Notify(#[from] NotifyError),
@@ -130,6 +133,7 @@ impl Server {
     /// # Errors
     /// See [`ServerError`].
     pub async fn start_at(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, ServerError> {
+        let origins = Origins::parse(&config.queries.cors_origins.0)?;
         let grpc_listener = listen(config.otlp_grpc, "OTLP/gRPC", "--otlp-grpc").await?;
         let otlp_http_listener = listen(config.otlp_http, "OTLP/HTTP", "--otlp-http").await?;
         let http_listener = listen(config.http, "the HTTP API", "--http").await?;
@@ -175,7 +179,7 @@ impl Server {
         });
         receiver.set_health(Health::Serving).await;
         let (stop_http, http_stopped) = watch::channel(false);
-        let http_task = tokio::spawn(serve(http_listener, api, stopped(http_stopped)));
+        let http_task = tokio::spawn(serve(http_listener, api, origins, stopped(http_stopped)));
         Ok(Self {
             otlp_grpc,
             otlp_http,

@@ -10,6 +10,7 @@
 //! # How it ends
 //! [`serve`] stops accepting, lets requests in flight end for at most [`DRAIN_TIMEOUT`], and returns.
 
+mod cors;
 mod metrics;
 mod problem;
 mod range;
@@ -40,6 +41,7 @@ use crate::evaluate::Evaluator;
 use crate::json;
 use crate::report::{self, Range, Source};
 use crate::tables::Catalog;
+pub use cors::{Origins, WrongOrigin};
 use metrics::QueryMetrics;
 use problem::Fault;
 pub use serve::{CONNECTIONS_MAX, DRAIN_TIMEOUT, HEAD_TIMEOUT};
@@ -160,16 +162,18 @@ impl Api {
     }
 }
 
-/// Serves the API on `listener` until `shutdown` is done and the requests in flight have ended.
+/// Serves the API on `listener` until `shutdown` is done and the requests in flight have ended. Web pages from `origins` may read it.
 ///
 /// # Errors
 /// None today; a listener that breaks for good would be one.
 pub async fn serve(
     listener: tokio::net::TcpListener,
     api: Arc<Api>,
+    origins: Origins,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    serve::serve(listener, router(api), shutdown).await
+    let router = router(api).layer(axum::middleware::from_fn_with_state(origins, cors::answer));
+    serve::serve(listener, router, shutdown).await
 }
 
 fn router(api: Arc<Api>) -> Router {

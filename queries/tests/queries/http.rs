@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use toolgauge_proto::api::{Problem, SqlResponse, ToolsReport};
 use toolgauge_queries::engine::{Engine, Settings};
-use toolgauge_queries::http::{Api, BODY_BYTES_MAX, serve};
+use toolgauge_queries::http::{Api, BODY_BYTES_MAX, Origins, serve};
 use toolgauge_queries::tables;
 
 use crate::support::{MemoryLake, Rng, Row, Still, random_call, until};
@@ -64,17 +64,23 @@ impl Server {
             Box::new(|| "toolgauge_of_others 7".to_owned()),
         );
         let api = api.await.unwrap();
+        let origins = Origins::parse(&["https://grafana.example.com".to_owned()]).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let task = tokio::spawn(serve(listener, api, async move { stopped.await.unwrap_or(()) }));
+        let task = tokio::spawn(serve(listener, api, origins, async move { stopped.await.unwrap_or(()) }));
         Self { address, lake, engine, stop, task }
     }
 
     async fn send(&self, method: &str, path: &str, body: &str) -> Reply {
+        self.send_with(method, path, "", body).await
+    }
+
+    /// With more lines of the head.
+    async fn send_with(&self, method: &str, path: &str, more: &str, body: &str) -> Reply {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n{more}content-length: {}\r\n\r\n",
             body.len()
         );
         stream.write_all(head.as_bytes()).await.unwrap();
@@ -259,4 +265,31 @@ async fn bytes_that_are_no_http_do_not_stop_the_server() {
         }
     }
     assert_eq!(server.sql("SELECT 1").await.status, 200);
+}
+
+/// Scenario: a browser asks for pages of an address that is allowed, of another one, and for nobody.
+#[tokio::test]
+async fn web_pages_of_the_origins_that_are_set_may_read_and_no_others() {
+    let server = Server::start(Settings::default()).await;
+    let allowed = "origin: https://grafana.example.com\r\n";
+    let allows = |reply: &Reply| reply.head.contains("access-control-allow-origin: https://grafana.example.com");
+    let asking = format!("{allowed}access-control-request-method: POST\r\n");
+    let reply = server.send_with("OPTIONS", "/api/v1/sql", &asking, "").await;
+    assert_eq!((reply.status, reply.body.as_str()), (204, ""), "{}", reply.head);
+    assert!(allows(&reply) && reply.head.contains("access-control-allow-headers: authorization, content-type"));
+    for path in ["/api/v1/status", "/api/v1/tools", "/nothing"] {
+        let reply = server.send_with("GET", path, allowed, "").await;
+        assert!(allows(&reply) && reply.head.contains("vary: origin"), "{path}: {}", reply.head);
+        let reply = server.send_with("GET", path, "origin: https://example.com\r\n", "").await;
+        assert!(!reply.head.contains("access-control"), "{path}: {}", reply.head);
+        assert!(!server.get(path).await.head.contains("access-control"), "{path}");
+    }
+    let reply = server.send_with("OPTIONS", "/api/v1/sql", "origin: https://example.com\r\n", "").await;
+    assert_eq!(reply.status, 405);
+
+    let wrong = |origin: &str| Origins::parse(&[origin.to_owned()]).unwrap_err().to_string();
+    for origin in ["grafana.example.com", "https://", "https://a/b", "null"] {
+        assert!(wrong(origin).starts_with(&format!("\"{origin}\" is no origin of web pages (write like")), "{origin}");
+    }
+    assert!(Origins::parse(&["*".to_owned()]).is_ok());
 }
