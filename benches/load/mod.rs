@@ -50,7 +50,7 @@ pub(crate) struct Template {
     times: Vec<usize>,
 }
 
-const TOOLS: [&str; 12] = [
+pub(crate) const TOOLS: [&str; 12] = [
     "read_file",
     "write_file",
     "bash",
