@@ -1,7 +1,7 @@
 //! Does the cost of a commit grow with the number of commits? `./dev bench commits`: milliseconds per commit around the
 //! 100th, 1,000th and 5,000th, on the real disk, and the ratio of the last to the first. In the time of the log a commit is
-//! made once a second, so that what goes with time goes here, too: small files are merged every minute, and forgotten an hour
-//! later. Merging itself is not measured.
+//! made as often as the server makes one by default, so that what goes with time goes here, too: small files are merged every
+//! minute, and forgotten an hour later. Merging itself is not measured.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
@@ -23,9 +23,6 @@ mod load;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Commits between two looks at what can be merged.
-const MERGE_EVERY: u64 = 60;
-
 /// Commits whose median is taken: one in a minute also writes other tables.
 const WINDOW: usize = 50;
 
@@ -37,6 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut settings = CollectorSettings::new(folder.path().to_owned());
     settings.live.settle_us = 1;
     let compact = settings.compact.clone();
+    let (commit_every, merge_every) = (settings.commit_interval_us, settings.compact.interval_us);
     let mut fold = Fold::new(&settings)?;
     let writer = WriterId::from_bytes([7; 16]);
     let mut tables = LakeTables::open(
@@ -59,7 +57,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         };
         for (step, content) in [FrameContent::Export(export), FrameContent::Tick].into_iter().enumerate() {
             let position = WalPosition(number * 2 - 1 + step as u64);
-            let receive_time = UnixMicros(start + number as i64 * 1_000_000 + step as i64 * 10);
+            let receive_time = UnixMicros(start + (number * commit_every) as i64 + step as i64 * 10);
             fold.apply(&Frame { position, receive_time, content })?;
         }
         let Some((commit, marks)) = fold.begin_commit()? else { return Err("nothing settled".into()) };
@@ -71,7 +69,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         fold.end_commit(marks);
         let now = fold.live().received();
         let elapsed_us = now.0.saturating_sub(start).unsigned_abs();
-        if number % MERGE_EVERY == 0 {
+        if number % (merge_every / commit_every).max(1) == 0 {
             while let Some(task) = compactor.task(&tables.files(Table::Calls)?, now)?
                 && let Some(exchange) = compactor.prepare(task, &|| false)?
             {
