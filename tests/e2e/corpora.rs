@@ -268,6 +268,7 @@ corpora!(
     gemini_cli_gives_the_figures_of_its_manifest: "gemini_cli",
     autogen_gives_the_figures_of_its_manifest: "autogen_native",
     autogen_by_two_libraries_at_once_gives_the_figures_of_its_manifest: "autogen_openinference",
+    the_cli_of_claude_code_by_logs_and_spans_gives_the_figures_of_its_manifest: "claude_code_cli",
     codex_cli_by_logs_and_spans_gives_the_figures_of_its_manifest: "codex_cli_traces",
     fastmcp_over_the_mcp_sdk_gives_the_figures_of_its_manifest: "fastmcp_native",
     crewai_gives_the_figures_of_its_manifest: "crewai_openinference",

@@ -256,15 +256,18 @@ fn without_stack(message: &str) -> &str {
     }
 }
 
-/// Type and message of an error of which nothing but its text is left: `KeyError('x')` or `KeyError: x`.
+/// Type and message of an error of which nothing but its text is left: `KeyError('x')`, `KeyError: x` or `KeyError`.
 fn type_in_message(message: &str) -> Option<(&str, &str)> {
-    let end = message.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.')))?;
-    let (name, rest) = message.split_at(end);
+    let end = message.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.')));
+    let (name, rest) = message.split_at(end.unwrap_or(message.len()));
     let last = name.rsplit('.').next()?;
     let is_type = last.starts_with(|c: char| c.is_ascii_uppercase())
         && ["Error", "Exception", "Exit", "Interrupt", "Timeout", "Retry"].iter().any(|word| last.ends_with(word));
     if !is_type {
         return None;
+    }
+    if rest.is_empty() {
+        return Some((name, ""));
     }
     if let Some(said) = rest.strip_prefix(": ") {
         return Some((name, said.trim()));
@@ -500,6 +503,30 @@ mod tests {
     }
 
     #[test]
+    fn the_type_of_an_error_is_found_in_its_text_if_nothing_else_says_it() {
+        let repr = "RuntimeError('boom, twice')Traceback (most recent call last):\n  File \"a.py\"";
+        for (error_type, text, expect) in [
+            (Some("Exception"), repr, (Some("RuntimeError"), Some("boom, twice"))),
+            (None, "app.errors.StockError: none left", (Some("app.errors.StockError"), Some("none left"))),
+            (None, "ReadTimeout(\"no answer\",)", (Some("ReadTimeout"), Some("no answer"))),
+            (None, "HTTPStatusError(404, 'gone')", (Some("HTTPStatusError"), Some("404, 'gone'"))),
+            (None, "ShellError", (Some("ShellError"), None)),
+            (None, "Error: ENOENT", (Some("Error"), Some("ENOENT"))),
+            (Some("ValueError"), "KeyError: x", (Some("ValueError"), Some("KeyError: x"))),
+            (None, "the server said Error: no", (None, Some("the server said Error: no"))),
+            (None, "Errors: 3", (None, Some("Errors: 3"))),
+            (None, "KeyError(", (None, Some("KeyError("))),
+            (None, "Traceback (most recent call last): x", (None, Some("Traceback (most recent call last): x"))),
+            (None, "", (None, None)),
+        ] {
+            let found = Failure::new((error_type.map(Cow::Borrowed), None), None, text.as_bytes());
+            assert_eq!((found.error_type.as_deref(), found.message.as_deref()), expect, "{text}");
+        }
+        assert!(asks_retry("pydantic_ai.exceptions.ModelRetry") && asks_retry("ToolRetryError"));
+        assert!(!asks_retry("app.RetryError") && !asks_retry("NoModelRetry"));
+    }
+
+    #[test]
     fn secrets_are_masked_and_plain_words_are_kept() {
         let cases = [
             ("401 for Bearer abcdef123456", "401 for [redacted]"),
@@ -512,6 +539,13 @@ mod tests {
             ("clone https://me:pw123@git.example/x", "clone https[redacted]git.example/x"),
             ("-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY----- end", "[redacted] end"),
             ("hash d41d8cd98f00b204e9800998ecf8427e", "hash [redacted]"),
+            ("Authorization: Token abc, retry", "[redacted], retry"),
+            ("{\"password\": \"my long secret\", \"a\": 1}", "{\"[redacted], \"a\": 1}"),
+            ("Cookie: a=1; b=2\nHost: x", "[redacted]\nHost: x"),
+            ("GET /blob?sv=2&sig=abc%2Bdef123456&x=1", "GET /blob?sv=2&[redacted]&x=1"),
+            ("mail jo%40example.com, jo@exämple.com", "mail [redacted], [redacted]"),
+            ("order_4111111111111111 and 12345678901234567890", "order_[redacted] and 12345678901234567890"),
+            ("git https://ghx:@h/x ftp://token@h/x", "git https[redacted]h/x ftp[redacted]h/x"),
         ];
         for (text, expect) in cases {
             assert_eq!(redact(text), expect);
@@ -529,6 +563,12 @@ mod tests {
             ("5e550001-0000-4000-8000-000000000001", "5e550001-0000-4000-8000-000000000001"),
             ("1790010008537000000", "1790010008537000000"),
             ("ghost_writer", "ghost_writer"),
+            ("user-4111111111111111", "user-[redacted]"),
+            ("password=hunter2", "[redacted]"),
+            ("my chat, number 2", "my chat, number 2"),
+            ("org/team:agent|7", "org/team:agent|7"),
+            ("https://me:pw@host/x", "https[redacted]host/x"),
+            ("1731999999999999", "1731999999999999"),
             ("call_mszuSIzqtI65i1wAUOE8w5H4", "call_mszuSIzqtI65i1wAUOE8w5H4"),
         ] {
             assert_eq!(mask(Cow::Borrowed(name)), expect);
