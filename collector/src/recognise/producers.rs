@@ -282,6 +282,20 @@ fn usage_and_cost_are_read_in_every_spelling() {
             ],
         ),
         (
+            "pydantic-ai",
+            "chat m",
+            &[
+                chat,
+                "openinference.span.kind=LLM",
+                "gen_ai.response.model=m",
+                "gen_ai.usage.input_tokens:i=9",
+                "gen_ai.usage.output_tokens:i=5",
+                "gen_ai.usage.cache_read.input_tokens:i=4",
+                "gen_ai.usage.details.reasoning_tokens:i=2",
+                "operation.cost:d=0.5",
+            ],
+        ),
+        (
             "langsmith",
             "ChatX",
             &[
