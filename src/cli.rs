@@ -58,7 +58,7 @@ enum Command {
     /// Service level objectives
     Slo {
         #[command(subcommand)]
-        action: SloAction,
+        action: slo::Action,
     },
     /// Copy the data folder of a server while it runs; the copy is a data folder that a server can start on
     Backup(backup::Options),
@@ -152,16 +152,6 @@ enum Report {
     },
 }
 
-#[derive(Debug, Subcommand)]
-enum SloAction {
-    /// Say whether files of SLOs can be used, without a server
-    Validate {
-        /// Files and folders of OpenSLO documents
-        #[arg(required = true)]
-        paths: Vec<PathBuf>,
-    },
-}
-
 #[derive(Debug, Args)]
 struct Why {
     /// A file with an export (protobuf or JSON), or the id of a trace that a running server has
@@ -227,6 +217,10 @@ enum Failure {
     Answer(#[source] Box<dyn std::error::Error>),
     #[error("{errors} errors in {files} files or folders of SLOs")]
     BrokenSlos { errors: usize, files: usize },
+    #[error("{0}")]
+    WrongUsage(String),
+    #[error("{0}")]
+    Unfinished(String),
     #[error("write the answer")]
     Output(#[from] std::io::Error),
 }
@@ -236,6 +230,7 @@ impl Failure {
         match self {
             Self::Config(_)
             | Self::BrokenSlos { .. }
+            | Self::WrongUsage(_)
             | Self::Endpoint(_)
             | Self::Server(ServerError::Conventions(_) | ServerError::Origin(_)) => WRONG_USAGE,
             _ => FAILED,
@@ -273,7 +268,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Why(why) => explain(&why),
         Command::Report { report: Report::Slo { connection } } => slo::report(&connection),
         Command::Backup(options) => backup::run(&options),
-        Command::Slo { action: SloAction::Validate { paths } } => slo::validate(paths),
+        Command::Slo { action } => slo::run(action),
         Command::Config { action: ConfigAction::Show(settings) } => {
             let config = load(&settings)?;
             let text = toml::to_string(&config).map_err(|error| Failure::Answer(error.into()))?;

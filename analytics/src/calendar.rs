@@ -11,7 +11,8 @@
 use std::fmt;
 
 use chrono::{DateTime, Datelike, Days, LocalResult, Months, NaiveDateTime, TimeDelta, TimeZone, Timelike};
-use chrono_tz::Tz;
+/// A time zone of the IANA database.
+pub use chrono_tz::Tz as Zone;
 
 use crate::window::{Minute, Window};
 
@@ -144,7 +145,7 @@ pub struct Calendar {
     count: u32,
     unit: Unit,
     start: NaiveDateTime,
-    zone: Tz,
+    zone: Zone,
 }
 
 impl Calendar {
@@ -159,21 +160,23 @@ impl Calendar {
         let unit = Unit::from_letter(letter).ok_or_else(wrong)?;
         let count: u32 = duration.get(..end).and_then(|digits| digits.parse().ok()).ok_or_else(wrong)?;
         let zone = parse_zone(zone)?;
-        let start = local_time(start).ok_or_else(|| CalendarError::Start(start.to_owned()))?;
-        Self::new(count, unit, start, zone).ok_or_else(|| CalendarError::Length(duration.to_owned()))
+        let local = parse_start(start)?;
+        if !is_minute(local) {
+            return Err(CalendarError::Start(start.to_owned()));
+        }
+        Self::new(count, unit, local, zone).ok_or_else(|| CalendarError::Length(duration.to_owned()))
     }
 
     /// Periods of `count` units from a local time; none if that is no length, or the time has seconds.
     #[must_use]
-    pub fn new(count: u32, unit: Unit, start: NaiveDateTime, zone: Tz) -> Option<Self> {
+    pub fn new(count: u32, unit: Unit, start: NaiveDateTime, zone: Zone) -> Option<Self> {
         let days = count.checked_mul(unit.nominal_days())?;
-        let is_whole = start.second() == 0 && start.nanosecond() == 0 && (1970..=9000).contains(&start.year());
-        ((1..=PERIOD_DAYS_MAX).contains(&days) && is_whole).then_some(Self { count, unit, start, zone })
+        ((1..=PERIOD_DAYS_MAX).contains(&days) && is_minute(start)).then_some(Self { count, unit, start, zone })
     }
 
     /// The zone.
     #[must_use]
-    pub const fn zone(&self) -> Tz {
+    pub const fn zone(&self) -> Zone {
         self.zone
     }
 
@@ -249,19 +252,28 @@ impl fmt::Display for Calendar {
 ///
 /// # Errors
 /// If there is none.
-pub fn parse_zone(name: &str) -> Result<Tz, CalendarError> {
+pub fn parse_zone(name: &str) -> Result<Zone, CalendarError> {
     name.parse().map_err(|_| CalendarError::Zone(name.to_owned()))
 }
 
-fn local_time(text: &str) -> Option<NaiveDateTime> {
+/// A local date and time such as `2006-01-02 15:04:05`; a `T` between, and seconds that are left out, are taken as well.
+///
+/// # Errors
+/// If it is none.
+pub fn parse_start(text: &str) -> Result<NaiveDateTime, CalendarError> {
     const FORMATS: [&str; 4] = ["%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M"];
-    let time = FORMATS.iter().find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())?;
-    (time.second() == 0 && time.nanosecond() == 0 && (1970..=9000).contains(&time.year())).then_some(time)
+    let time = FORMATS.iter().find_map(|format| NaiveDateTime::parse_from_str(text, format).ok());
+    time.ok_or_else(|| CalendarError::Start(text.to_owned()))
+}
+
+/// Whether it is a whole minute of the years that a calendar can be of.
+fn is_minute(time: NaiveDateTime) -> bool {
+    time.second() == 0 && time.nanosecond() == 0 && (1970..=9000).contains(&time.year())
 }
 
 /// The minute in which a local time is; that after the change of a clock which leaves it out.
-fn instant(zone: Tz, local: NaiveDateTime) -> Minute {
-    let minute = |time: &DateTime<Tz>| Minute(time.timestamp().div_euclid(60));
+fn instant(zone: Zone, local: NaiveDateTime) -> Minute {
+    let minute = |time: &DateTime<Zone>| Minute(time.timestamp().div_euclid(60));
     match zone.from_local_datetime(&local) {
         LocalResult::Single(time) | LocalResult::Ambiguous(time, _) => minute(&time),
         LocalResult::None => {

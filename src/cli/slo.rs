@@ -1,44 +1,264 @@
 //! `toolgauge slo` and `toolgauge report slo`.
 
+mod asked;
+mod backtest;
+mod explain;
+
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
+use clap::Subcommand;
 use comfy_table::CellAlignment;
+use toolgauge_analytics::budget::burn_rate;
+use toolgauge_analytics::window::Window;
 use toolgauge_proto::api::slo::{SloReport, SlosReport};
 use toolgauge_queries::engine::Settings as EngineSettings;
+use toolgauge_queries::slo::definition::{Budgeting, Slo};
 use toolgauge_queries::slo::fault::Severity;
-use toolgauge_queries::slo::set::Sources;
+use toolgauge_queries::slo::set::{CompiledSlo, SloSet, Sources};
 use toolgauge_queries::tables;
 
 use super::{Connection, Failure, Format, csv, fetch, percent, plain_table};
+use asked::{Asked, Whom, last};
 
-/// Checks files and folders of SLOs without a server.
-pub(super) fn validate(paths: Vec<PathBuf>) -> Result<(), Failure> {
+#[derive(Debug, Subcommand)]
+pub(super) enum Action {
+    /// Say whether files of SLOs can be used; with a server or a data folder, count the last 24 hours as well
+    Validate {
+        /// Files and folders of OpenSLO documents
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// The SLOs of files, or of a running server
+    List {
+        /// Files and folders of OpenSLO documents
+        paths: Vec<PathBuf>,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// What the alerts of SLOs need to fire, how soon they do, and how often they would without need
+    Explain {
+        /// Files and folders of OpenSLO documents
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// Only this one, like shop/search-availability
+        #[arg(long, value_name = "SERVICE/NAME")]
+        slo: Option<String>,
+        /// How to write the answer
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// When the alerts of SLOs would have fired, by the calls that are kept
+    Backtest {
+        /// Files and folders of OpenSLO documents
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// Only this one, like shop/search-availability
+        #[arg(long, value_name = "SERVICE/NAME")]
+        slo: Option<String>,
+        /// How much of the past to replay
+        #[arg(long, default_value = "30d")]
+        last: String,
+        /// How to write the answer
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// Wait until a running server has counted the history of all its SLOs
+    Backfill {
+        /// How long to wait, in seconds
+        #[arg(long, default_value_t = 600)]
+        timeout_s: u64,
+        #[command(flatten)]
+        connection: Connection,
+    },
+}
+
+pub(super) fn run(action: Action) -> Result<(), Failure> {
+    match action {
+        Action::Validate { paths, whom } => validate(paths, &whom),
+        Action::List { paths, connection } if paths.is_empty() => report(&connection),
+        Action::List { paths, connection } => list(paths, connection.format),
+        Action::Explain { paths, slo, format, whom } => explain::run(paths, slo.as_deref(), format, &whom),
+        Action::Backtest { paths, slo, last, format, whom } => {
+            backtest::run(paths, slo.as_deref(), &last, format, &whom)
+        }
+        Action::Backfill { timeout_s, connection } => backfill(&connection, Duration::from_secs(timeout_s)),
+    }
+}
+
+/// What files come to. The first time, something has always changed.
+fn read(paths: Vec<PathBuf>) -> Result<SloSet, Failure> {
     let engine =
         tables::engine(EngineSettings { concurrent_max: 1, target_partitions: 1, ..EngineSettings::default() })
             .map_err(|error| Failure::Answer(error.into()))?;
-    // The first time, something has always changed.
-    let set = Sources::new(paths).read(&engine).unwrap_or_default();
+    Ok(Sources::new(paths).read(&engine).unwrap_or_default())
+}
+
+fn errors_of(set: &SloSet) -> Result<(), Failure> {
+    match set.faults.iter().filter(|fault| fault.severity == Severity::Error).count() {
+        0 => Ok(()),
+        errors => Err(Failure::BrokenSlos { errors, files: set.broken_files }),
+    }
+}
+
+/// The SLOs of files without errors; one of them, if it is named.
+fn chosen(paths: Vec<PathBuf>, name: Option<&str>) -> Result<Vec<CompiledSlo>, Failure> {
+    let set = read(paths)?;
+    for fault in &set.faults {
+        writeln!(std::io::stderr(), "{fault}")?;
+    }
+    errors_of(&set)?;
+    let full = |slo: &Slo| format!("{}/{}", slo.service, slo.name);
+    let all: Vec<String> = set.slos.iter().map(|slo| full(&slo.slo)).collect();
+    let is_asked = |slo: &CompiledSlo| name.is_none_or(|name| name == slo.slo.name || name == full(&slo.slo));
+    let found: Vec<CompiledSlo> = set.slos.into_iter().filter(is_asked).collect();
+    match name {
+        Some(name) if found.is_empty() => {
+            Err(Failure::WrongUsage(format!("there is no SLO \"{name}\" in the files (they have: {})", all.join(", "))))
+        }
+        _ => Ok(found),
+    }
+}
+
+/// Checks files and folders of SLOs; with somebody who has calls, counts those of the last 24 hours.
+fn validate(paths: Vec<PathBuf>, whom: &Whom) -> Result<(), Failure> {
+    let set = read(paths)?;
     let mut out = std::io::stdout();
     for fault in &set.faults {
         writeln!(out, "{fault}")?;
     }
+    let asked = if errors_of(&set).is_ok() { Asked::open(whom)? } else { None };
+    let span = last(Window::D1);
     for slo in &set.slos {
-        let slo = &slo.slo;
-        writeln!(
-            out,
-            "{}/{}: target {}, window {}, mode {}",
-            slo.service,
-            slo.name,
-            slo.target,
-            slo.window,
-            slo.sli.mode.as_str()
-        )?;
+        writeln!(out, "{}", in_short(&slo.slo))?;
+        let Some(asked) = &asked else { continue };
+        match asked.counts(slo, span) {
+            Ok(counts) => {
+                let burn = burn_rate(&counts, slo.slo.target)
+                    .map_or("none".to_owned(), |rate| format!("{:.2}", rate.to_f64()));
+                writeln!(
+                    out,
+                    "  last 24 h: good {}, bad {}, excluded {}, nulls {}, burn rate {burn}",
+                    counts.good, counts.bad, counts.excluded, counts.nulls
+                )?;
+                if counts.total() == 0 {
+                    writeln!(out, "  nothing was counted: does the condition of `total` select any call?")?;
+                }
+                if counts.nulls > 0 {
+                    writeln!(
+                        out,
+                        "  a condition was null for {} calls: is a column empty that it reads?",
+                        counts.nulls
+                    )?;
+                }
+            }
+            Err(Failure::Refused { title, detail }) => {
+                writeln!(out, "  the last 24 h cannot be counted: {title}: {detail}")?
+            }
+            Err(other) => return Err(other),
+        }
     }
+    asked.map_or(Ok(()), Asked::close)?;
     writeln!(out, "{} SLOs, {} not evaluated, {} files", set.slos.len(), set.not_evaluated.len(), set.files)?;
-    match set.faults.iter().filter(|fault| fault.severity == Severity::Error).count() {
-        0 => Ok(()),
-        errors => Err(Failure::BrokenSlos { errors, files: set.broken_files }),
+    errors_of(&set)
+}
+
+fn in_short(slo: &Slo) -> String {
+    let budgeting = match slo.budgeting {
+        Budgeting::Occurrences => String::new(),
+        Budgeting::Timeslices(slices) => format!(", slices of {}", slices.length()),
+    };
+    let groups = slo.group_by.as_ref().map_or(String::new(), |by| format!(", by {}", by.columns.join(" and ")));
+    let (service, name, target, period) = (&slo.service, &slo.name, slo.target, slo.period);
+    format!("{service}/{name}: target {target}, window {period}, mode {}{budgeting}{groups}", slo.sli.mode.as_str())
+}
+
+/// The SLOs of files.
+fn list(paths: Vec<PathBuf>, format: Format) -> Result<(), Failure> {
+    const HEADER: [&str; 8] = ["service", "slo", "target", "window", "budget in", "mode", "tiers", "file"];
+    let set = read(paths)?;
+    let rows: Vec<[String; 8]> = set
+        .slos
+        .iter()
+        .map(|CompiledSlo { slo, .. }| {
+            let tiers: Vec<&str> = slo.tiers.iter().map(|tier| &*tier.tier.name).collect();
+            let budgeting = match slo.budgeting {
+                Budgeting::Occurrences => "events".to_owned(),
+                Budgeting::Timeslices(slices) => format!("slices of {}", slices.length()),
+            };
+            [
+                slo.service.clone(),
+                slo.name.clone(),
+                slo.target.to_string(),
+                slo.period.to_string(),
+                budgeting,
+                slo.sli.mode.as_str().to_owned(),
+                tiers.join(" "),
+                format!("{}:{}", slo.file, slo.place.line),
+            ]
+        })
+        .collect();
+    let mut out = std::io::stdout();
+    match format {
+        Format::Json => {
+            let object = |row: &[String; 8]| -> serde_json::Map<String, serde_json::Value> {
+                let pairs = HEADER.iter().zip(row);
+                pairs.map(|(key, value)| ((*key).to_owned(), serde_json::Value::from(value.as_str()))).collect()
+            };
+            let items: Vec<serde_json::Value> = rows.iter().map(|row| object(row).into()).collect();
+            writeln!(out, "{}", serde_json::Value::from(items))?;
+        }
+        Format::Csv => {
+            writeln!(out, "{}", HEADER.join(","))?;
+            for row in &rows {
+                writeln!(out, "{}", row.iter().map(|field| csv(field)).collect::<Vec<_>>().join(","))?;
+            }
+        }
+        Format::Table => {
+            let mut table = plain_table();
+            table.set_header(HEADER);
+            rows.iter().for_each(|row| {
+                table.add_row(row);
+            });
+            writeln!(out, "{table}")?;
+            for other in &set.not_evaluated {
+                writeln!(out, "not evaluated: {}/{}: {}", other.service, other.name, other.reason)?;
+            }
+        }
+    }
+    for fault in &set.faults {
+        writeln!(std::io::stderr(), "{fault}")?;
+    }
+    errors_of(&set)
+}
+
+/// Waits for the history of a server's SLOs.
+fn backfill(connection: &Connection, limit: Duration) -> Result<(), Failure> {
+    const LOOK: Duration = Duration::from_millis(500);
+    let began = Instant::now();
+    let mut told = None;
+    loop {
+        let text = fetch(&format!("{}/api/v1/slos", connection.url.trim_end_matches('/')), None)?;
+        let report: SlosReport = serde_json::from_str(&text).map_err(|error| Failure::Answer(error.into()))?;
+        let waiting = report.slos.iter().filter(|slo| slo.evaluation == "learning").count();
+        if told.replace(waiting) != Some(waiting) {
+            let all = report.slos.len();
+            writeln!(std::io::stdout(), "{} of {all} SLOs have their whole history", all - waiting)?;
+        }
+        if waiting == 0 {
+            return Ok(());
+        }
+        if began.elapsed() > limit {
+            return Err(Failure::Unfinished(format!("{waiting} SLOs still have none after {} s", limit.as_secs())));
+        }
+        std::thread::sleep(LOOK);
     }
 }
 

@@ -22,6 +22,7 @@ mod python_sdk;
 mod restart;
 mod sandbox;
 mod slo;
+mod slo_cli;
 mod slo_delivery;
 mod slo_world;
 mod strace;

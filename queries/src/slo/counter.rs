@@ -71,6 +71,12 @@ impl CompiledSli {
         Self { judge: self.total.clone(), ..self.clone() }
     }
 
+    /// The columns of text, with their values, that say which rows are in scope.
+    #[must_use]
+    pub fn scope(&self) -> &[(String, String)] {
+        self.total.fixed()
+    }
+
     /// The columns of text that have one value in every row that counts.
     fn fixed(&self) -> Vec<(usize, &str)> {
         let layer = self.sli.layer.map(|layer| ("layer", layer.as_str()));

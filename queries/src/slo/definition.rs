@@ -243,6 +243,27 @@ pub struct Slo {
 }
 
 impl Slo {
+    /// What it asks for.
+    #[must_use]
+    pub fn forms(&self) -> Vec<Form> {
+        let own_tiers = self.tiers.is_empty()
+            || self.tiers.iter().any(|tier| {
+                matches!(tier.source, TierSource::Policy(_))
+                    || tier.patience != Patience::default()
+                    || *tier.severity != *tier.tier.severity.as_str()
+            });
+        let asked = [
+            (Form::Calendar, matches!(self.period, Period::Calendar(_))),
+            (Form::Timeslices, matches!(self.budgeting, Budgeting::Timeslices(_))),
+            (Form::Policies, own_tiers),
+            (Form::Guards, self.guards != Guards::default()),
+            (Form::Exclusions, !self.exclusions.is_empty()),
+            (Form::Groups, self.group_by.is_some()),
+            (Form::CostBudget, self.cost_budget.is_some()),
+        ];
+        asked.into_iter().filter(|(_, is_asked)| *is_asked).map(|(form, _)| form).collect()
+    }
+
     /// Whether a minute counts.
     #[must_use]
     pub fn is_excluded(&self, minute: Minute) -> bool {
@@ -271,6 +292,20 @@ pub enum Form {
 }
 
 impl Form {
+    /// What it is called in messages.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Calendar => "a calendar window",
+            Self::Timeslices => "the budgeting method Timeslices",
+            Self::Policies => "an alert policy, severity or patience of one's own",
+            Self::Guards => "`toolgauge/min-events` or `toolgauge/evidence`",
+            Self::Exclusions => "`toolgauge/exclusions`",
+            Self::Groups => "`toolgauge/group-by`",
+            Self::CostBudget => "`toolgauge/cost-budget`",
+        }
+    }
+
     /// Whether the evaluation has it: documents that ask for another form are refused.
     #[must_use]
     pub const fn is_evaluated(self) -> bool {
@@ -287,7 +322,8 @@ impl Form {
 }
 
 /// Minutes of a rolling window, such as `30d`; months count 30 days, quarters 90, years 365.
-pub(super) fn window_of(text: &str) -> Option<Window> {
+#[must_use]
+pub fn window_of(text: &str) -> Option<Window> {
     let (end, unit) = text.char_indices().next_back()?;
     let minutes = match unit {
         'm' => 1,

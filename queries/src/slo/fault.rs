@@ -78,6 +78,10 @@ impl Faults {
 
     fn add(&mut self, severity: Severity, place: Place, key: &str, message: String) {
         let fault = Fault { severity, file: self.file.clone(), place, key: key.to_owned(), message };
+        // What several refer to is looked at several times.
+        if self.found.contains(&fault) {
+            return;
+        }
         if self.found.len() < FAULTS_MAX {
             self.found.push(fault);
             return;

@@ -4,13 +4,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use toolgauge_analytics::budget::{Ratio, Target};
+use toolgauge_analytics::calendar::{Calendar, CalendarError, parse_start, parse_zone};
+use toolgauge_analytics::timeslice::{SLICE_MINUTES_MAX, Slices};
 use toolgauge_analytics::window::Window;
 use toolgauge_proto::call::Layer;
 
-use super::definition::{Budgeting, Guards, Judged, Mode, Period, Sli, Slo, Where, window_of};
+use super::annotations::{of_alert, of_others, of_sli, of_slo};
+use super::definition::{Budgeting, Judged, Mode, Period, Sli, Slo, Where, window_of};
 use super::fault::{Fault, Faults, Place};
-use super::shape::join;
-use super::tiers::{Severities, default_tiers};
+use super::policies::{Part, Terms};
+use super::shape::{NAME_CHARS_MAX, join};
+use super::tiers::{SLICES_MIN, default_tiers};
 use super::yaml::{Node, Value};
 
 /// The type of a metric source that is a condition on `calls`.
@@ -19,9 +23,8 @@ pub const SOURCE_TYPE: &str = "toolgauge";
 pub const WINDOW_MAX: Window = Window::from_minutes(366 * 1_440);
 /// Longest expression, in bytes.
 pub const WHERE_BYTES_MAX: usize = 16 << 10;
-/// Prefix of annotations that are ours.
-const ANNOTATION_PREFIX: &str = "toolgauge/";
-const ANNOTATIONS: &[&str] = &["toolgauge/layer", "toolgauge/mode"];
+/// Most objectives of an SLO.
+const OBJECTIVES_MAX: usize = 100;
 
 /// A document that has the shape of its kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,56 +85,65 @@ pub(super) fn resolve(objects: &[Object]) -> Resolved {
         }
     }
     for object in objects {
+        let metadata = object.node.get("metadata");
         match object.kind.as_str() {
             "SLO" => resolver.slo(object, &mut resolved),
             "SLI" => {
+                of_sli(metadata, "metadata", resolver.faults_of(object));
                 if let Some(spec) = object.node.get("spec") {
                     resolver.sli_is_whole(object, spec, "spec");
                 }
             }
             "AlertPolicy" => {
+                of_alert(metadata, "metadata", resolver.faults_of(object));
                 if let Some(spec) = object.node.get("spec") {
                     resolver.policy(object, spec, "spec");
                 }
             }
-            "AlertCondition" => resolver.condition(object, object.node.get("spec"), "spec"),
-            _ => {}
+            "AlertCondition" => {
+                of_alert(metadata, "metadata", resolver.faults_of(object));
+                resolver.condition(object, object.node.get("spec"), "spec");
+            }
+            _ => of_others(metadata, "metadata", resolver.faults_of(object)),
         }
     }
     resolved.faults = resolver.faults.into_values().flat_map(Faults::finish).collect();
     resolved
 }
 
-struct Resolver<'a> {
+pub(super) struct Resolver<'a> {
     known: HashMap<(&'a str, &'a str), &'a Object>,
     faults: BTreeMap<Arc<str>, Faults>,
 }
 
-/// The spec of an SLI, with the object and path where it stands.
-struct SliSpec<'a> {
-    owner: &'a Object,
-    path: String,
-    node: &'a Node,
-}
+/// The spec of an SLI.
+type SliSpec<'a> = Part<'a>;
 
 /// Why an SLO gives none that can be evaluated: an error was noted, or it is another system's.
-enum Unfit {
+pub(super) enum Unfit {
     Faulty,
     Foreign(String),
 }
 
 impl<'a> Resolver<'a> {
-    fn faults_of(&mut self, object: &Object) -> &mut Faults {
+    pub(super) fn faults_of(&mut self, object: &Object) -> &mut Faults {
         self.faults.entry(Arc::clone(&object.file)).or_insert_with(|| Faults::new(&object.file))
     }
 
-    fn error(&mut self, object: &Object, place: Place, key: &str, message: impl Into<String>) -> Unfit {
+    pub(super) fn error(&mut self, object: &Object, place: Place, key: &str, message: impl Into<String>) -> Unfit {
         self.faults_of(object).error(place, key, message);
         Unfit::Faulty
     }
 
     /// The object that a reference names; an error if there is none.
-    fn follow(&mut self, object: &Object, holder: &Node, path: &str, key: &str, kind: &'a str) -> Option<&'a Object> {
+    pub(super) fn follow(
+        &mut self,
+        object: &Object,
+        holder: &Node,
+        path: &str,
+        key: &str,
+        kind: &'a str,
+    ) -> Option<&'a Object> {
         let reference = holder.get(key)?;
         let name = reference.text()?;
         let found = self.known.get(&(kind, name)).copied();
@@ -185,6 +197,20 @@ impl<'a> Resolver<'a> {
 
     /// Whether an SLI has one metric with the parts it needs.
     fn sli_is_whole(&mut self, object: &Object, spec: &Node, path: &str) -> bool {
+        let mut is_whole = true;
+        let metrics = [&["thresholdMetric"][..], &["ratioMetric", "good"], &["ratioMetric", "bad"]];
+        for keys in metrics.into_iter().chain([&["ratioMetric", "total"][..], &["ratioMetric", "raw"]]) {
+            let Some(source) = spec.at(keys).and_then(|metric| metric.get("metricSource")) else { continue };
+            if source.get("spec").is_some_and(|spec| spec.entries().is_empty()) {
+                let key = format!("{}.metricSource.spec", join(path, &keys.join(".")));
+                self.error(object, source.place, &key, "it says nothing (write what is measured, like `where: ...`)");
+                is_whole = false;
+            }
+        }
+        self.sli_has_a_metric(object, spec, path) && is_whole
+    }
+
+    fn sli_has_a_metric(&mut self, object: &Object, spec: &Node, path: &str) -> bool {
         let message = match (spec.get("thresholdMetric"), spec.get("ratioMetric")) {
             (Some(_), None) => return true,
             (None, Some(ratio)) => {
@@ -219,10 +245,11 @@ impl<'a> Resolver<'a> {
                 self.policy(object, policy, &join(&path, "spec"));
             }
         }
+        let window_is_whole = self.window_is_whole(object, spec);
         let service = spec.text_of("service").unwrap_or_default().to_owned();
-        match self.evaluated(object, spec) {
-            Ok(slo) => resolved.slos.push(slo),
-            Err(Unfit::Faulty) => {}
+        match self.objectives(object, spec) {
+            Ok(slos) if window_is_whole => resolved.slos.extend(slos),
+            Ok(_) | Err(Unfit::Faulty) => {}
             Err(Unfit::Foreign(reason)) => {
                 self.faults_of(object).warning(object.node.place, "", format!("not evaluated: {reason}"));
                 let (name, file) = (object.name.clone(), Arc::clone(&object.file));
@@ -231,38 +258,104 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn indicator(&mut self, object: &'a Object, spec: &'a Node) -> Result<SliSpec<'a>, Unfit> {
-        match (spec.get("indicator"), spec.get("indicatorRef")) {
-            (Some(inline), None) => {
-                let node = inline.get("spec").ok_or(Unfit::Faulty)?;
-                Ok(SliSpec { owner: object, path: "spec.indicator.spec".to_owned(), node })
-            }
+    /// One SLO for each objective.
+    fn objectives(&mut self, object: &'a Object, spec: &'a Node) -> Result<Vec<Slo>, Unfit> {
+        const PATH: &str = "spec.objectives";
+        let objectives = spec.get("objectives").ok_or(Unfit::Faulty)?;
+        let items = objectives.items();
+        if !(1..=OBJECTIVES_MAX).contains(&items.len()) {
+            let message = format!("an SLO has 1 to {OBJECTIVES_MAX} objectives, here are {}", items.len());
+            return Err(self.error(object, objectives.place, PATH, message));
+        }
+        let has_own = |item: &Node| item.get("indicator").is_some() || item.get("indicatorRef").is_some();
+        let shared =
+            if items.iter().any(has_own) && spec.get("indicator").is_none() && spec.get("indicatorRef").is_none() {
+                None
+            } else {
+                Some(self.indicator(object, spec, "spec")?)
+            };
+        let mut names: Vec<String> = Vec::new();
+        let mut found: Result<Vec<Slo>, Unfit> = Ok(Vec::new());
+        for (index, item) in items.iter().enumerate() {
+            let path = format!("{PATH}[{index}]");
+            let slo = match &shared {
+                Some(_) if has_own(item) => {
+                    let message = "the objective has an indicator of its own beside that of the SLO (keep one)";
+                    Err(self.error(object, item.place, &path, message))
+                }
+                Some(sli) => self.evaluated(object, spec, item, &path, sli),
+                None => {
+                    self.indicator(object, item, &path).and_then(|sli| self.evaluated(object, spec, item, &path, &sli))
+                }
+            };
+            let slo = slo.and_then(|slo| self.named(object, item, &path, slo, items.len() > 1, &mut names));
+            found = match (found, slo) {
+                (Ok(mut slos), Ok(slo)) => {
+                    slos.push(slo);
+                    Ok(slos)
+                }
+                // What is wrong comes before what is another system's.
+                (_, Err(Unfit::Faulty)) | (Err(Unfit::Faulty), _) => Err(Unfit::Faulty),
+                (Ok(_), Err(foreign)) | (Err(foreign), _) => Err(foreign),
+            };
+        }
+        if found.is_ok() && shared.is_none() && items.len() > 1 {
+            let message = "the objectives have indicators of their own: each is evaluated as an SLO of its own, there is no \
+                           budget of all together, and `compositeWeight` is not looked at";
+            self.faults_of(object).warning(objectives.place, PATH, message);
+        }
+        found
+    }
+
+    /// One of several objectives is an SLO that has the objective's name, too.
+    fn named(
+        &mut self,
+        object: &Object,
+        objective: &Node,
+        path: &str,
+        mut slo: Slo,
+        is_one_of_several: bool,
+        names: &mut Vec<String>,
+    ) -> Result<Slo, Unfit> {
+        let display_name = objective.text_of("displayName");
+        if !is_one_of_several {
+            return Ok(slo);
+        }
+        let name = display_name.map(slug).unwrap_or_default();
+        if name.is_empty() || names.contains(&name) {
+            let message = "each of several objectives is an SLO of its own, and needs a name that no other has (write \
+                           `displayName`)";
+            return Err(self.error(object, objective.place, path, message));
+        }
+        slo.name = format!("{}-{name}", slo.name);
+        if slo.name.len() > NAME_CHARS_MAX {
+            let message =
+                format!("the SLO's and the objective's names are together longer than {NAME_CHARS_MAX} characters");
+            return Err(self.error(object, objective.place, path, message));
+        }
+        names.push(name);
+        let whole = slo.display_name.take().map_or(String::new(), |whole| format!("{whole}: "));
+        slo.display_name = Some(format!("{whole}{}", display_name.unwrap_or_default()));
+        Ok(slo)
+    }
+
+    fn indicator(&mut self, object: &'a Object, holder: &'a Node, path: &str) -> Result<SliSpec<'a>, Unfit> {
+        match (holder.get("indicator"), holder.get("indicatorRef")) {
+            (Some(inline), None) => Part::inline(object, inline, &join(path, "indicator")).ok_or(Unfit::Faulty),
             (None, Some(_)) => {
-                let found = self.follow(object, spec, "spec", "indicatorRef", "SLI").ok_or(Unfit::Faulty)?;
-                let node = found.node.get("spec").ok_or(Unfit::Faulty)?;
-                Ok(SliSpec { owner: found, path: "spec".to_owned(), node })
+                let found = self.follow(object, holder, path, "indicatorRef", "SLI").ok_or(Unfit::Faulty)?;
+                Part::of_object(found).ok_or(Unfit::Faulty)
             }
             (Some(_), Some(_)) => {
                 let message = "`indicator` and `indicatorRef` stand beside each other (keep one)";
-                Err(self.error(object, spec.place, "spec", message))
+                Err(self.error(object, holder.place, path, message))
             }
-            (None, None) => {
-                let objectives = spec.get("objectives").map_or(&[][..], Node::items);
-                if objectives
-                    .iter()
-                    .any(|objective| objective.get("indicator").is_some() || objective.get("indicatorRef").is_some())
-                {
-                    let message = "objectives with indicators of their own (composite SLOs) are not supported yet \
-                                   (write one SLO for each)";
-                    return Err(self.error(object, spec.place, "spec.objectives", message));
-                }
-                Err(self.error(
-                    object,
-                    spec.place,
-                    "spec",
-                    "there is neither `indicator` nor `indicatorRef` (write one)",
-                ))
-            }
+            (None, None) => Err(self.error(
+                object,
+                holder.place,
+                path,
+                "there is neither `indicator` nor `indicatorRef` (write one)",
+            )),
         }
     }
 
@@ -276,16 +369,71 @@ impl<'a> Resolver<'a> {
         data_source.node.at(&["spec", "type"]).and_then(Node::text).map(str::to_owned)
     }
 
-    fn evaluated(&mut self, object: &'a Object, spec: &'a Node) -> Result<Slo, Unfit> {
-        let sli = self.indicator(object, spec)?;
+    fn evaluated(
+        &mut self,
+        object: &'a Object,
+        spec: &'a Node,
+        objective: &'a Node,
+        path: &str,
+        sli: &SliSpec<'a>,
+    ) -> Result<Slo, Unfit> {
         if !self.sli_is_whole(sli.owner, sli.node, &sli.path) {
             return Err(Unfit::Faulty);
         }
-        let objectives = spec.get("objectives").ok_or(Unfit::Faulty)?;
         let is_ratio = sli.node.get("ratioMetric").is_some();
-        for (index, objective) in objectives.items().iter().enumerate() {
-            self.objective(object, objective, &format!("spec.objectives[{index}]"), is_ratio);
+        let method = spec.get("budgetingMethod").ok_or(Unfit::Faulty)?;
+        let metadata = object.node.get("metadata");
+        let annotations = of_slo(metadata, "metadata", self.faults_of(object));
+        let sli_annotations = of_sli(sli.metadata, &sli.metadata_path, self.faults_of(sli.owner));
+        let is_whole = self.objective(object, objective, path, is_ratio, method.text().unwrap_or_default());
+        let (Some(annotations), Some(sli_annotations), true) = (annotations, sli_annotations, is_whole) else {
+            return Err(Unfit::Faulty);
+        };
+        self.is_ours(sli)?;
+        if !is_ratio {
+            let message = "thresholds of a metric are not evaluated; count the events that keep it instead: write \
+                           `ratioMetric`, with the threshold in the `where` of `good`, such as `duration_ns <= 500000000`";
+            return Err(self.error(sli.owner, sli.node.place, &join(&sli.path, "thresholdMetric"), message));
         }
+        let mode = annotations.mode.or(sli_annotations.0).unwrap_or(Mode::Logical);
+        let counted = self.sli(sli, mode, annotations.layer.or(sli_annotations.1))?;
+        let period = self.period(object, spec)?;
+        let window = period.nominal();
+        let budgeting = self.budgeting(object, method, objective, path, window)?;
+        let target = self.target(object, objective, path)?;
+        let policies = spec.get("alertPolicies").filter(|policies| !policies.items().is_empty());
+        let (tiers, left_out) = match policies {
+            Some(policies) => {
+                let terms = Terms { name: &object.name, period: window, budgeting, target, annotations: &annotations };
+                (self.tiers(object, policies, &terms)?, Vec::new())
+            }
+            None => default_tiers(window, budgeting, target, &annotations),
+        };
+        let text = |node: Option<&Node>, key| node.and_then(|node| node.text_of(key)).map(str::to_owned);
+        Ok(Slo {
+            service: text(Some(spec), "service").ok_or(Unfit::Faulty)?,
+            name: object.name.clone(),
+            display_name: text(metadata, "displayName"),
+            description: text(Some(spec), "description"),
+            sli: counted,
+            target,
+            window,
+            period,
+            budgeting,
+            tiers,
+            left_out,
+            guards: annotations.guards,
+            exclusions: annotations.exclusions,
+            group_by: annotations.group_by,
+            cost_budget: annotations.cost_budget,
+            ticket_severity: annotations.severities.ticket,
+            file: Arc::clone(&object.file),
+            place: object.node.place,
+        })
+    }
+
+    /// Whether all metric sources are conditions on `calls`.
+    fn is_ours(&mut self, sli: &SliSpec<'a>) -> Result<(), Unfit> {
         let sources = ["thresholdMetric", "ratioMetric"].into_iter().filter_map(|key| sli.node.get(key));
         let metrics = sources.flat_map(|metric| {
             let parts =
@@ -302,75 +450,114 @@ impl<'a> Resolver<'a> {
                 )));
             }
         }
-        if !is_ratio {
-            let message = "thresholds of a metric are not evaluated; count the events that keep it instead: write \
-                           `ratioMetric`, with the threshold in the `where` of `good`, such as `duration_ns <= 500000000`";
-            return Err(self.error(sli.owner, sli.node.place, &join(&sli.path, "thresholdMetric"), message));
-        }
-        let counted = self.sli(object, &sli)?;
-        let window = self.window(object, spec)?;
-        let method = spec.get("budgetingMethod").ok_or(Unfit::Faulty)?;
-        if method.text() != Some("Occurrences") {
-            let message = format!("{:?} is not supported yet (write Occurrences)", method.text().unwrap_or_default());
-            return Err(self.error(object, method.place, "spec.budgetingMethod", message));
-        }
-        if let Some(policies) = spec.get("alertPolicies").filter(|policies| !policies.items().is_empty()) {
-            let message = "policies of one's own are not supported yet (leave `alertPolicies` out: every SLO alerts on \
-                           the burn rates of the SRE workbook)";
-            return Err(self.error(object, policies.place, "spec.alertPolicies", message));
-        }
-        let [objective] = objectives.items() else {
-            let message =
-                format!("an SLO has exactly one objective here, got {} (write one SLO each)", objectives.items().len());
-            return Err(self.error(object, objectives.place, "spec.objectives", message));
-        };
-        let target = self.target(object, objective)?;
-        let metadata = object.node.get("metadata");
-        let text = |node: Option<&Node>, key| node.and_then(|node| node.text_of(key)).map(str::to_owned);
-        let budgeting = Budgeting::Occurrences;
-        let severities = Severities::default();
-        let (tiers, left_out) = default_tiers(window, budgeting, target, &severities);
-        Ok(Slo {
-            service: text(Some(spec), "service").ok_or(Unfit::Faulty)?,
-            name: object.name.clone(),
-            display_name: text(metadata, "displayName"),
-            description: text(Some(spec), "description"),
-            sli: counted,
-            target,
-            window,
-            period: Period::Rolling(window),
-            budgeting,
-            tiers,
-            left_out,
-            guards: Guards::default(),
-            exclusions: Arc::default(),
-            group_by: None,
-            cost_budget: None,
-            ticket_severity: severities.ticket,
-            file: Arc::clone(&object.file),
-            place: object.node.place,
-        })
+        Ok(())
     }
 
-    /// What is odd about an objective, whoever evaluates it.
-    fn objective(&mut self, object: &Object, objective: &Node, path: &str, is_ratio: bool) {
-        if let Some(op) = objective.get("op").filter(|_| is_ratio) {
-            let message = "a ratio is always compared with its target by `gte`; this is not looked at";
-            self.faults_of(object).warning(op.place, &join(path, "op"), message);
+    /// What is wrong or odd about an objective, whoever evaluates it; false if it is wrong.
+    fn objective(&mut self, object: &Object, objective: &Node, path: &str, is_ratio: bool, method: &str) -> bool {
+        let has = |key| objective.get(key).is_some();
+        let mut errors: Vec<(&str, String)> = Vec::new();
+        if is_ratio {
+            for key in ["op", "value"].into_iter().filter(|key| has(key)) {
+                let message = match key {
+                    "op" => "a ratio is always compared with its target by `gte`; this is not looked at",
+                    _ => "a ratio has no value of its own besides its target; this is not looked at",
+                };
+                let place = objective.get(key).map_or(objective.place, |node| node.place);
+                self.faults_of(object).warning(place, &join(path, key), message);
+            }
+        } else {
+            for key in ["op", "value"].into_iter().filter(|key| !has(key)) {
+                errors.push((key, format!("the key {key:?} is missing (a threshold needs it)")));
+            }
         }
-        match (objective.get("target"), objective.get("targetPercent")) {
-            (Some(_), Some(_)) => {
-                let message = "`target` and `targetPercent` stand beside each other (keep one)";
-                self.error(object, objective.place, path, message);
+        match (has("target"), has("targetPercent")) {
+            (true, true) => {
+                errors.push(("", "`target` and `targetPercent` stand beside each other (keep one)".to_owned()));
             }
-            (None, None) => {
-                self.error(object, objective.place, path, "the key \"target\" is missing (write like 0.999)");
+            (false, false) => errors.push(("", "the key \"target\" is missing (write like 0.999)".to_owned())),
+            (has_target, _) => {
+                let key = if has_target { "target" } else { "targetPercent" };
+                let text = objective.text_of(key).unwrap_or_default();
+                if let Some(message) = wrong_target(text, key) {
+                    errors.push((key, message));
+                }
             }
-            _ => {}
+        }
+        let (slices, ratios) = (method == "Timeslices", method == "RatioTimeslices");
+        let needed = [("timeSliceTarget", slices), ("timeSliceWindow", slices || ratios)];
+        for (key, needed) in needed {
+            match (objective.get(key), needed) {
+                (None, true) => errors.push(("", format!("the key {key:?} is missing ({method} needs it)"))),
+                (Some(node), false) => {
+                    let message = format!("{method} has none; this is not looked at");
+                    self.faults_of(object).warning(node.place, &join(path, key), message);
+                }
+                _ => {}
+            }
+        }
+        if let Some(text) = objective.text_of("timeSliceTarget") {
+            let is_share =
+                Ratio::from_decimal(text).is_some_and(|share| share <= Ratio::ONE && share > Ratio::percent(0));
+            if !is_share {
+                errors.push((
+                    "timeSliceTarget",
+                    format!("must be a decimal number above 0 and at most 1, got {text:?} (write like 0.95)"),
+                ));
+            }
+        }
+        if let Some(text) = objective.text_of("compositeWeight")
+            && Ratio::from_decimal(text).is_none_or(|weight| weight == Ratio::percent(0))
+        {
+            errors.push(("compositeWeight", format!("must be a decimal number above 0, got {text:?} (write like 1)")));
+        }
+        let is_whole = errors.is_empty();
+        for (key, message) in errors {
+            let place = objective.get(key).map_or(objective.place, |node| node.place);
+            let key = if key.is_empty() { path.to_owned() } else { join(path, key) };
+            self.error(object, place, &key, message);
+        }
+        is_whole
+    }
+
+    fn budgeting(
+        &mut self,
+        object: &Object,
+        method: &Node,
+        objective: &Node,
+        path: &str,
+        period: Window,
+    ) -> Result<Budgeting, Unfit> {
+        match method.text() {
+            Some("Occurrences") => Ok(Budgeting::Occurrences),
+            Some("Timeslices") => {
+                let node = objective.get("timeSliceWindow").ok_or(Unfit::Faulty)?;
+                let text = node.text().unwrap_or_default();
+                let minutes = text.parse().ok().filter(|minutes| *minutes > 0);
+                let length = minutes.map(Window::from_minutes).or_else(|| window_of(text));
+                let length = length.filter(|length| length.minutes() * SLICES_MIN <= period.minutes());
+                let target = objective.text_of("timeSliceTarget").and_then(Ratio::from_decimal).ok_or(Unfit::Faulty)?;
+                length.and_then(|length| Slices::new(length.minutes(), target)).map(Budgeting::Timeslices).ok_or_else(|| {
+                    let message = format!(
+                        "{text:?} is no length of a slice (write one from 1m to {}, of which the period of {period} has \
+                         at least {SLICES_MIN})",
+                        Window::from_minutes(SLICE_MINUTES_MAX)
+                    );
+                    self.error(object, node.place, &join(path, "timeSliceWindow"), message)
+                })
+            }
+            method_text => {
+                let message = format!(
+                    "{:?} is not evaluated: an average of ratios weighs a slice of one event like one of a million (write \
+                     Occurrences, which counts the events themselves, or Timeslices, with `timeSliceTarget`)",
+                    method_text.unwrap_or_default()
+                );
+                Err(self.error(object, method.place, "spec.budgetingMethod", message))
+            }
         }
     }
 
-    fn target(&mut self, object: &Object, objective: &Node) -> Result<Target, Unfit> {
+    fn target(&mut self, object: &Object, objective: &Node, path: &str) -> Result<Target, Unfit> {
         let key = if objective.get("target").is_some() { "target" } else { "targetPercent" };
         let node = objective.get(key).ok_or(Unfit::Faulty)?;
         let text = node.text().unwrap_or_default();
@@ -378,47 +565,96 @@ impl<'a> Resolver<'a> {
         let message = match target {
             Ok(target) if target.units() > 0 => return Ok(target),
             Ok(_) => "a target of 0 is met by anything (write one above 0, like 0.999)".to_owned(),
-            Err(error) => {
-                let all = Ratio::from_decimal(text)
-                    .is_some_and(|ratio| ratio == if key == "target" { Ratio::ONE } else { Ratio::percent(10_000) });
-                let reason = if all {
-                    "; a target of 100 % leaves no budget, one bad event would burn it infinitely fast"
-                } else {
-                    ""
-                };
-                format!("a target {error}{reason}")
-            }
+            Err(error) => format!("a target {error}"),
         };
-        Err(self.error(object, node.place, &format!("spec.objectives[0].{key}"), message))
+        Err(self.error(object, node.place, &join(path, key), message))
     }
 
-    fn window(&mut self, object: &Object, spec: &Node) -> Result<Window, Unfit> {
+    /// What is wrong about a time window, whoever evaluates it; false if anything is.
+    fn window_is_whole(&mut self, object: &Object, spec: &Node) -> bool {
+        const KEY: &str = "spec.timeWindow";
+        let windows = spec.get("timeWindow").map_or(&[][..], Node::items);
+        let Some(window) = windows.first() else { return true };
+        let path = format!("{KEY}[0]");
+        let mut wrong: Vec<(Place, String, String)> = Vec::new();
+        if windows.len() > 1 {
+            let message = format!("OpenSLO allows one window of an SLO, here are {}", windows.len());
+            wrong.push((windows[1].place, format!("{KEY}[1]"), message));
+        }
+        match (window.text_of("isRolling"), window.get("calendar")) {
+            (Some("true"), Some(calendar)) => {
+                let message = "a rolling window has no calendar (leave it out, or write `isRolling: false`)";
+                wrong.push((calendar.place, join(&path, "calendar"), message.to_owned()));
+            }
+            (Some("false"), None) => {
+                let message = "a window that is not rolling needs `calendar` (write `startTime: 2026-01-01 00:00:00` and \
+                               `timeZone: Europe/Berlin` in it, or `isRolling: true`)";
+                wrong.push((window.place, path, message.to_owned()));
+            }
+            (Some("false"), Some(calendar)) => {
+                let faults = [
+                    ("startTime", calendar.text_of("startTime").and_then(|text| parse_start(text).err())),
+                    ("timeZone", calendar.text_of("timeZone").and_then(|text| parse_zone(text).err())),
+                ];
+                for (key, error) in faults.into_iter().filter_map(|(key, fault)| Some((key, fault?))) {
+                    let place = calendar.get(key).map_or(calendar.place, |node| node.place);
+                    wrong.push((place, format!("{path}.calendar.{key}"), error.to_string()));
+                }
+            }
+            _ => {}
+        }
+        let is_whole = wrong.is_empty();
+        for (place, key, message) in wrong {
+            self.error(object, place, &key, message);
+        }
+        is_whole
+    }
+
+    fn period(&mut self, object: &Object, spec: &Node) -> Result<Period, Unfit> {
         const KEY: &str = "spec.timeWindow";
         let windows = spec.get("timeWindow").map_or(&[][..], Node::items);
         let [window] = windows else {
-            let message = format!(
-                "an SLO needs exactly one window, got {} (write `- duration: 30d` with `isRolling: true`)",
-                windows.len()
-            );
+            if windows.len() > 1 {
+                return Err(Unfit::Faulty);
+            }
+            let message = "an SLO needs a window (write `- duration: 30d` with `isRolling: true`)";
             return Err(self.error(object, spec.get("timeWindow").unwrap_or(spec).place, KEY, message));
         };
-        if window.text_of("isRolling") != Some("true") || window.get("calendar").is_some() {
-            let message = "calendar windows are not supported yet (write `isRolling: true`, and no `calendar`)";
-            return Err(self.error(object, window.place, &format!("{KEY}[0]"), message));
-        }
         let duration = window.get("duration").ok_or(Unfit::Faulty)?;
         let text = duration.text().unwrap_or_default();
-        window_of(text).filter(|window| (Window::H1..=WINDOW_MAX).contains(window)).ok_or_else(|| {
-            let message = format!(
-                "{text:?} is no window that can be kept (write one from {} to {WINDOW_MAX}, like 30d)",
-                Window::H1
-            );
-            self.error(object, duration.place, &format!("{KEY}[0].duration"), message)
-        })
+        let key = format!("{KEY}[0].duration");
+        if window.text_of("isRolling") == Some("true") {
+            let found = window_of(text).filter(|window| (Window::H1..=WINDOW_MAX).contains(window));
+            return found.map(Period::Rolling).ok_or_else(|| {
+                let message = format!(
+                    "{text:?} is no window that can be kept (write one from {} to {WINDOW_MAX}, like 30d)",
+                    Window::H1
+                );
+                self.error(object, duration.place, &key, message)
+            });
+        }
+        let calendar = window.get("calendar").ok_or(Unfit::Faulty)?;
+        let (Some(start), Some(zone)) = (calendar.get("startTime"), calendar.get("timeZone")) else {
+            return Err(Unfit::Faulty);
+        };
+        match Calendar::parse(text, start.text().unwrap_or_default(), zone.text().unwrap_or_default()) {
+            Ok(calendar) => Ok(Period::Calendar(calendar)),
+            Err(error @ (CalendarError::Duration(_) | CalendarError::Length(_))) => {
+                Err(self.error(object, duration.place, &key, error.to_string()))
+            }
+            Err(CalendarError::Start(_)) if parse_start(start.text().unwrap_or_default()).is_ok() => {
+                let message = format!(
+                    "{:?} is no whole minute from 1970 on; counts are kept by the minute (write like \"2026-01-01 00:00:00\")",
+                    start.text().unwrap_or_default()
+                );
+                Err(self.error(object, start.place, &format!("{KEY}[0].calendar.startTime"), message))
+            }
+            // It was told with the window as a whole.
+            Err(CalendarError::Start(_) | CalendarError::Zone(_)) => Err(Unfit::Faulty),
+        }
     }
 
-    fn sli(&mut self, object: &'a Object, sli: &SliSpec<'a>) -> Result<Sli, Unfit> {
-        let (mode, layer) = self.annotations(object)?;
+    fn sli(&mut self, sli: &SliSpec<'a>, mode: Mode, layer: Option<Layer>) -> Result<Sli, Unfit> {
         let ratio = sli.node.get("ratioMetric").ok_or(Unfit::Faulty)?;
         if let Some(raw) = ratio.get("raw") {
             let message =
@@ -456,33 +692,40 @@ impl<'a> Resolver<'a> {
             None => Ok(Where { text: text.to_owned(), file: Arc::clone(&sli.owner.file), place: node.place, key }),
         }
     }
-
-    fn annotations(&mut self, object: &Object) -> Result<(Mode, Option<Layer>), Unfit> {
-        let (mut mode, mut layer, mut fault) = (Mode::Logical, None, None);
-        let annotations = object.node.at(&["metadata", "annotations"]).map_or(&[][..], Node::entries);
-        for entry in annotations.iter().filter(|entry| entry.key.starts_with(ANNOTATION_PREFIX)) {
-            let value = entry.node.text().unwrap_or_default();
-            let expected = match entry.key.as_str() {
-                "toolgauge/mode" => match value {
-                    "logical" => continue,
-                    "attempt" => {
-                        mode = Mode::Attempt;
-                        continue;
-                    }
-                    _ => "write logical or attempt".to_owned(),
-                },
-                "toolgauge/layer" => match Layer::from_word(value) {
-                    Some(found) => {
-                        layer = Some(found);
-                        continue;
-                    }
-                    None => format!("write one of: {}", Layer::WORDS.join(", ")),
-                },
-                _ => format!("known annotations: {}", ANNOTATIONS.join(", ")),
-            };
-            let message = format!("{value:?} is not known here ({expected})");
-            fault = Some(self.error(object, entry.place, &format!("metadata.annotations.{}", entry.key), message));
-        }
-        fault.map_or(Ok((mode, layer)), Err)
-    }
 }
+
+/// Why a target is none, if it is none.
+fn wrong_target(text: &str, key: &str) -> Option<String> {
+    let (below, whole) = if key == "target" { (1, Ratio::ONE) } else { (100, Ratio::percent(10_000)) };
+    let Some(ratio) = Ratio::from_decimal(text) else {
+        return Some(format!("a target must be a decimal number from 0 to below {below}, got {text:?}"));
+    };
+    if ratio < whole {
+        return None;
+    }
+    let example = if below == 1 { "0.999" } else { "99.9" };
+    let reason = if ratio == whole {
+        "; a target of 100 % leaves no budget, one bad event would burn it infinitely fast"
+    } else {
+        ""
+    };
+    Some(format!(
+        "a target must be a decimal number from 0 to below {below}, got {text:?} (write something like {example}){reason}"
+    ))
+}
+
+/// A name of lower-case letters, digits and dashes for what people have named.
+fn slug(text: &str) -> String {
+    let mut slug = String::new();
+    for c in text.chars().flat_map(char::to_lowercase) {
+        match c {
+            'a'..='z' | '0'..='9' => slug.push(c),
+            _ if slug.ends_with('-') || slug.is_empty() => {}
+            _ => slug.push('-'),
+        }
+    }
+    slug.trim_end_matches('-').to_owned()
+}
+
+#[cfg(test)]
+pub(super) mod tests;

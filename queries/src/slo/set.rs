@@ -21,7 +21,7 @@ use toolgauge_proto::table::Table;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::counter::CompiledSli;
-use super::definition::{Slo, Where};
+use super::definition::{Form, Slo, Where};
 use super::fault::{Fault, Faults, Place, Severity};
 use super::resolve::{NotEvaluated, Object, resolve};
 use super::{shape, yaml};
@@ -89,7 +89,13 @@ impl Sources {
     /// These files and folders; nothing is read yet.
     #[must_use]
     pub fn new(paths: Vec<PathBuf>) -> Self {
-        Self { paths, files: BTreeMap::new(), folder_faults: Vec::new(), compiled: HashMap::new(), never_read: true }
+        Self {
+            paths,
+            files: BTreeMap::new(),
+            folder_faults: Vec::new(),
+            compiled: HashMap::new(),
+            never_read: true,
+        }
     }
 
     /// Reads them, and gives what is in force now; `None` if nothing has changed since the last time.
@@ -118,7 +124,8 @@ impl Sources {
         if self.folder_faults.is_empty() {
             let before = self.files.len();
             self.files.retain(|name, file| {
-                let was_missing = std::mem::replace(&mut file.is_missing, !found.contains_key(name));
+                let is_there = found.contains_key(name);
+                let was_missing = std::mem::replace(&mut file.is_missing, !is_there);
                 !(was_missing && file.is_missing)
             });
             changed |= self.files.len() != before;
@@ -309,6 +316,14 @@ fn compile(
         if compiled.len() >= SLOS_MAX {
             let message = format!("there are more than {SLOS_MAX} SLOs (keep fewer)");
             faults.push(Fault { place: slo.place, ..fault_of(&slo.file, message) });
+            continue;
+        }
+        let unevaluated: Vec<Form> = slo.forms().into_iter().filter(|form| !form.is_evaluated()).collect();
+        if !unevaluated.is_empty() {
+            faults.extend(unevaluated.iter().map(|form| {
+                let message = format!("{} is not evaluated yet (leave it out)", form.as_str());
+                Fault { place: slo.place, ..fault_of(&slo.file, message) }
+            }));
             continue;
         }
         let revision = slo.sli.revision();

@@ -69,3 +69,41 @@ pub fn recount(sli: &Sli, span: &Span) -> String {
         scope(sli, span)
     )
 }
+
+/// A statement that counts the good, bad and excluded events of a span, and those for which a condition is null: one row, or one for each minute
+/// (`minute`, since 1970) and group. `scope_of` is [`crate::slo::counter::CompiledSli::scope`].
+#[must_use]
+pub fn counts(sli: &Sli, scope_of: &[(String, String)], by: By<'_>, span: &Span) -> String {
+    let (total, bad) = (total(sli), bad(sli));
+    let judge = bracketed(&sli.judge.text);
+    let fixed: String =
+        scope_of.iter().map(|(column, text)| format!(" AND \"{column}\" = '{}'", text.replace('\'', "''"))).collect();
+    let (mut keys, mut keys_count) = (String::new(), 0);
+    if let By::MinuteAnd(columns) = by {
+        keys.push_str("to_unixtime(date_trunc('minute', end_time)) / 60 AS minute, ");
+        keys_count = columns.len() + 1;
+        for column in columns {
+            keys.push_str(&format!("coalesce(\"{column}\", '') AS \"{column}\", "));
+        }
+    }
+    let mut sql = format!(
+        "SELECT {keys}count(*) FILTER (WHERE {total}) - count(*) FILTER (WHERE {bad}) AS good, \
+         count(*) FILTER (WHERE {bad}) AS bad, count(*) - count(*) FILTER (WHERE {total}) AS excluded, \
+         count(*) FILTER (WHERE {total} IS NULL OR ({total} AND {judge} IS NULL)) AS nulls FROM calls WHERE {}{fixed}",
+        scope(sli, span)
+    );
+    if keys_count > 0 {
+        let numbers: Vec<String> = (1..=keys_count).map(|number| number.to_string()).collect();
+        sql.push_str(&format!(" GROUP BY {0} ORDER BY {0}", numbers.join(", ")));
+    }
+    sql
+}
+
+/// What a statement counts by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By<'a> {
+    /// All together.
+    Nothing,
+    /// The minute, and the columns of a group.
+    MinuteAnd(&'a [&'static str]),
+}

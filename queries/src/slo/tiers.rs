@@ -5,8 +5,13 @@ use std::sync::Arc;
 use toolgauge_analytics::alert::Patience;
 use toolgauge_analytics::budget::{Ratio, Severity, Target, Tier, WORKBOOK, factor};
 use toolgauge_analytics::window::Window;
+use toolgauge_proto::time::MINUTE_MICROS;
 
+use super::annotations::SloAnnotations;
 use super::definition::{Budgeting, BurnTier, TierSource};
+
+/// Fewest slices of a short window.
+pub(super) const SLICES_MIN: u32 = 2;
 
 /// The words of the label `severity`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,10 +40,11 @@ pub(super) fn default_tiers(
     period: Window,
     budgeting: Budgeting,
     target: Target,
-    severities: &Severities,
+    annotations: &SloAnnotations,
 ) -> (Vec<BurnTier>, Vec<String>) {
     let (mut tiers, mut left_out) = (Vec::new(), Vec::new());
     for (name, severity, percent, long, short) in WORKBOOK {
+        let severity = annotations.severity.unwrap_or(severity);
         if long > period {
             left_out.push(format!("{name}: its long window of {long} is longer than the period of {period}"));
             continue;
@@ -63,9 +69,12 @@ pub(super) fn default_tiers(
             adapted.push(explain_factor(plain, factor, percent, period, long, target));
         }
         tiers.push(BurnTier {
-            severity: severities.word(severity),
+            severity: annotations.severities.word(severity),
             tier: Tier { name: name.into(), severity, long, short, factor },
-            patience: Patience::default(),
+            patience: Patience {
+                pending_us: micros(annotations.alert_after),
+                keep_firing_us: micros(annotations.keep_firing),
+            },
             source: TierSource::Workbook(fraction),
             adapted: (!adapted.is_empty()).then(|| adapted.join("; ")),
             targets: Vec::new(),
@@ -74,8 +83,10 @@ pub(super) fn default_tiers(
     (tiers, left_out)
 }
 
-/// Fewest slices of a short window.
-const SLICES_MIN: u32 = 2;
+/// A length of time in microseconds.
+pub(super) fn micros(window: Option<Window>) -> i64 {
+    window.map_or(0, |window| i64::from(window.minutes()) * MINUTE_MICROS)
+}
 
 /// Why a factor is not the share of the budget x period / long window.
 fn explain_factor(plain: Ratio, factor: Ratio, percent: u32, period: Window, long: Window, target: Target) -> String {
@@ -83,7 +94,7 @@ fn explain_factor(plain: Ratio, factor: Ratio, percent: u32, period: Window, lon
     if factor > plain {
         format!("its factor is {} instead of {arithmetic}, which fires while the objective is met", shown(factor))
     } else {
-        let most = Ratio::new(1, 1).and_then(|one| one.over(target.budget())).map_or_else(String::new, shown);
+        let most = Ratio::ONE.over(target.budget()).map_or_else(String::new, shown);
         format!(
             "its factor is {} instead of {arithmetic}: at the target {target} no burn rate is above 1 / (1 - target) = \
              {most}",

@@ -126,18 +126,18 @@ fn faults_say_file_line_key_and_what_to_write() {
             "a.yaml:20:7: error: `spec.objectives[0]`: the key \"target\" is missing (write like 0.999)",
         ),
         ("target: 0.999", "target: 0.9\n      targetPercent: 90", "stand beside each other"),
-        ("target: 0.999", "target: 0.999\n    - target: 0.9", "exactly one objective"),
+        ("target: 0.999", "target: 0.999\n    - target: 0.9", "needs a name that no other has (write `displayName`)"),
         (
             "duration: 30d",
             "duration: 30s",
             "a.yaml:16:17: error: `spec.timeWindow[0].duration`: \"30s\" is no duration",
         ),
         ("duration: 30d", "duration: 5m", "\"5m\" is no window that can be kept (write one from 1h to 366d, like 30d)"),
-        ("isRolling: true", "isRolling: false", "calendar windows are not supported yet"),
+        ("isRolling: true", "isRolling: false", "a window that is not rolling needs `calendar`"),
         (
             "Occurrences",
-            "Timeslices",
-            "a.yaml:18:20: error: `spec.budgetingMethod`: \"Timeslices\" is not supported yet (write Occurrences)",
+            "RatioTimeslices",
+            "a.yaml:20:7: error: `spec.objectives[0]`: the key \"timeSliceWindow\" is missing (RatioTimeslices needs it)",
         ),
         ("Occurrences", "occurences", "\"occurences\" is not known (write \"Occurrences\")"),
         (
@@ -166,7 +166,7 @@ fn faults_say_file_line_key_and_what_to_write() {
         (
             "metadata:",
             "metadata:\n  annotations: {toolgauge/mod: attempt}",
-            "known annotations: toolgauge/layer, toolgauge/mode",
+            "known annotations: toolgauge/alert-after, toolgauge/cost-budget",
         ),
         (
             "service: shop",
@@ -311,6 +311,7 @@ fn a_threshold_is_answered_with_the_rewrite() {
         "          metricSource: {type: toolgauge, spec: {where: outcome = 'ok'}}\n        total:\n          metricSource",
         "        metricSource",
     );
+    let text = text.replace("- target: 0.999", "- {op: lt, value: 500, target: 0.999}");
     let faults = faults_of(&text);
     assert!(faults[0].contains("such as `duration_ns <= 500000000`"), "{faults:?}");
 }
@@ -330,5 +331,71 @@ fn hostile_files_are_refused_quickly() {
     ] {
         let faults = faults_of(text);
         assert!(text == "\u{feff}" || faults.iter().any(|fault| fault.contains("error: ")), "{text:.20}: {faults:?}");
+    }
+}
+
+/// Conditions see one row and nothing else, and cannot do anything.
+#[test]
+fn hostile_conditions_are_refused() {
+    for (condition, said) in [
+        ("outcome = (SELECT max(outcome) FROM calls)", "the condition cannot be used"),
+        ("EXISTS (SELECT 1)", "the condition cannot be used"),
+        ("tool_name IN (SELECT tool_name FROM calls)", "the condition cannot be used"),
+        ("count(*) > 1", "the condition cannot be used"),
+        ("row_number() OVER () = 1", "the condition cannot be used"),
+        ("end_time < now()", "the condition cannot be used"),
+        ("random() < 0.5", "the condition cannot be used"),
+        ("uuid() = 'x'", "the condition cannot be used"),
+        ("pg_sleep(1) IS NULL", "the condition cannot be used"),
+        ("read_csv('/etc/passwd') IS NULL", "the condition cannot be used"),
+        ("no_such_column = 1", "no_such_column"),
+        ("tool_name", "the condition cannot be used"),
+        ("1 / 0 = 1; DROP TABLE calls", "the condition cannot be used"),
+        ("TRUE UNION SELECT TRUE", "the condition cannot be used"),
+        ("$1 = 1", "the condition cannot be used"),
+        ("", "the condition cannot be used"),
+    ] {
+        let quoted = format!("{{where: {}}}", serde_json::Value::from(condition));
+        let faults = faults_of(&AVAILABILITY.replace("{where: outcome = 'ok'}", &quoted));
+        assert!(
+            faults
+                .iter()
+                .any(|fault| fault.starts_with("a.yaml:12:") && fault.contains(": error: ") && fault.contains(said)),
+            "{condition}: {faults:?}"
+        );
+    }
+    let deep = format!("{{where: \"{}outcome = 'ok'{}\"}}", "(".repeat(5_000), ")".repeat(5_000));
+    let faults = faults_of(&AVAILABILITY.replace("{where: outcome = 'ok'}", &deep));
+    assert!(faults.iter().any(|fault| fault.contains("error: ")), "{faults:?}");
+    let long = format!("{{where: \"outcome = 'ok'{}\"}}", " OR outcome = 'ok'".repeat(1_000));
+    let faults = faults_of(&AVAILABILITY.replace("{where: outcome = 'ok'}", &long));
+    assert!(faults[0].contains("the condition has 18014 bytes, at most 16384 are taken"), "{faults:?}");
+}
+
+/// Ten megabytes of anything are answered at once, and memory does not grow with it.
+#[test]
+fn large_files_are_refused_before_they_are_read_whole() {
+    let mut many = AVAILABILITY.to_owned();
+    while many.len() < 10 << 20 {
+        many.push_str("---\n");
+        many.push_str(AVAILABILITY);
+    }
+    let began = std::time::Instant::now();
+    let faults = faults_of(&many);
+    assert!(faults[0].contains("at most 4194304 are read (split it)"), "{faults:?}");
+    assert!(began.elapsed() < std::time::Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+/// What the documentation shows can be used, unless the evaluation does not have it yet.
+#[test]
+fn the_examples_of_the_documentation_are_taken() {
+    let text = include_str!("../../../docs/slo.md");
+    let blocks = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let examples: Vec<&str> = blocks.filter(|block| block.starts_with("apiVersion")).collect();
+    assert!(examples.len() >= 4, "{}", examples.len());
+    for example in examples {
+        let faults = faults_of(example);
+        let wrong: Vec<&String> = faults.iter().filter(|fault| !fault.contains("is not evaluated yet")).collect();
+        assert!(wrong.is_empty(), "{wrong:?} in {example}");
     }
 }
