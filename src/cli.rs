@@ -13,6 +13,7 @@ use serde_json::Value;
 use toolgauge_collector::pipeline::chain;
 use toolgauge_proto::api::{Problem, SqlRequest, SqlResponse, ToolReport, ToolsReport};
 use toolgauge_proto::time::SystemClock;
+use toolgauge_queries::slo::learned::UNKNOWN_TOOLS;
 
 use crate::config::{Config, ConfigError};
 use crate::demo::{self, DemoError};
@@ -145,6 +146,11 @@ enum Report {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Names of tools that have never succeeded
+    UnknownTools {
+        #[command(flatten)]
+        connection: Connection,
+    },
     /// Error budget, burn rate and alert state of every SLO
     Slo {
         #[command(flatten)]
@@ -266,6 +272,9 @@ fn execute(cli: Cli) -> Result<(), Failure> {
             report_tools(&connection, query)
         }
         Command::Why(why) => explain(&why),
+        Command::Report { report: Report::UnknownTools { connection } } => {
+            ask_sql(&Sql { query: UNKNOWN_TOOLS.to_owned(), connection })
+        }
         Command::Report { report: Report::Slo { connection } } => slo::report(&connection),
         Command::Backup(options) => backup::run(&options),
         Command::Slo { action } => slo::run(action),

@@ -327,6 +327,8 @@ section!(
         flush_interval: Time,
         /// Address of the HTTP API as people reach it, for links in alerts; empty for where it listens.
         external_url: String,
+        /// Whether SLOs are learned from the calls if there are no files of them.
+        learn_slos: bool,
     }
 );
 
@@ -446,6 +448,7 @@ impl Default for AlertingConfig {
             timeout: Time(ALERTMANAGER_TIMEOUT),
             flush_interval: Time(evaluate.flush_interval),
             external_url: evaluate.external_url,
+            learn_slos: true,
         }
     }
 }

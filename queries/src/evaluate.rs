@@ -51,7 +51,8 @@ use toolgauge_proto::time::Clock;
 
 use crate::engine::{Engine, Error};
 use crate::notify::Notifier;
-use crate::slo::set::SloSet;
+use crate::slo::learned::{Learned, Learner};
+use crate::slo::set::{SloSet, Sources};
 use crate::tables::Catalog;
 pub use round::{At, HEARTBEAT_US, STALE_FOR_US, SloStatus, TierStatus};
 
@@ -61,7 +62,7 @@ const REQUESTS_MAX: usize = 64;
 /// Settings of the evaluation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EvaluateSettings {
-    /// Files and folders of SLOs.
+    /// Files and folders of SLOs. Without any, SLOs are learned from the calls ([`crate::slo::learned`]).
     pub slos: Vec<PathBuf>,
     /// Time between two evaluations, and between two looks at the files.
     pub interval: Duration,
@@ -159,6 +160,7 @@ pub struct Evaluator {
     shared: Arc<Shared>,
     requests: SyncSender<SeriesRequest>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    learner: Mutex<Option<Learner>>,
 }
 
 impl Evaluator {
@@ -182,10 +184,18 @@ impl Evaluator {
             notifier,
         });
         let (requests, asked) = sync_channel(REQUESTS_MAX);
+        let thread_error = |error| Error::Internal(format!("start the evaluation: {error}"));
+        let (sources, learner) = if settings.slos.is_empty() {
+            let learned = Arc::new(Learned::default());
+            let (lake, engine, clock) = (Arc::clone(&lake), Arc::clone(&engine), Arc::clone(&clock));
+            let learner = Learner::start(lake, engine, catalog.clone(), clock, Arc::clone(&learned)).await;
+            (Sources::learned(learned), Some(learner.map_err(thread_error)?))
+        } else {
+            (Sources::new(settings.slos.clone()), None)
+        };
         let context = append::Context { lake, engine, catalog, clock };
-        let thread = thread::start(settings, context, Arc::clone(&shared), asked)
-            .map_err(|error| Error::Internal(format!("start the evaluation: {error}")))?;
-        Ok(Arc::new(Self { shared, requests, thread: Mutex::new(Some(thread)) }))
+        let thread = thread::start(settings, sources, context, Arc::clone(&shared), asked).map_err(thread_error)?;
+        Ok(Arc::new(Self { shared, requests, thread: Mutex::new(Some(thread)), learner: Mutex::new(learner) }))
     }
 
     /// Whether what was there before the start is counted, and the evaluation goes on.
@@ -235,6 +245,9 @@ impl Evaluator {
     /// Ends the evaluation in order: what was counted is written down first. Blocks.
     pub fn stop(&self) {
         self.shared.stop.store(true, Ordering::Release);
+        if let Some(learner) = self.learner.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            learner.stop();
+        }
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the evaluation's thread has panicked");

@@ -6,6 +6,7 @@
 //!
 //! * [`fault`]: what is wrong with a file, with its place and key.
 //! * [`definition`]: one SLO. [`resolve`]: from documents to SLOs.
+//! * [`learned`]: SLOs for those who have written none.
 //! * [`set`]: the files and folders, read again and again; of a broken file the last good version stays in force.
 //! * [`explain`]: what its alerts need to fire. [`backtest`]: what they would have done.
 //! * [`counter`]: counts the events of all SLOs in batches of `calls`. [`sql`]: the statements that count the same.
@@ -16,6 +17,7 @@ pub mod counter;
 pub mod definition;
 pub mod explain;
 pub mod fault;
+pub mod learned;
 mod policies;
 pub mod resolve;
 pub mod set;

@@ -96,7 +96,10 @@ impl Process {
     /// Serves from this folder, with settings given as `TOOLGAUGE_...`.
     pub(crate) fn command(data: &Path, settings: &[(&str, &str)]) -> Command {
         let mut command = program();
-        command.args(serve_arguments(data)).envs(settings.iter().copied());
+        command
+            .args(serve_arguments(data))
+            .env("TOOLGAUGE_ALERTING_LEARN_SLOS", "false")
+            .envs(settings.iter().copied());
         command
     }
 

@@ -3,8 +3,8 @@
 use prost::Message as _;
 
 use crate::process::{program, run};
-use crate::sandbox::{Sandbox, TRACES, now_ns};
-use crate::traffic::{failed, request, tool_span};
+use crate::sandbox::{LIMIT, Sandbox, TRACES, now_ns, until};
+use crate::traffic::{failed, request, text, tool_span};
 
 const MINUTE_NS: u64 = 60_000_000_000;
 
@@ -103,4 +103,60 @@ async fn slos_are_checked_explained_and_replayed_over_a_server_and_a_folder() {
     let (code, _, stderr) = run(wrong).await;
     assert_eq!(code, 2);
     assert!(stderr.contains("there is no SLO \"shop/none\" in the files (they have: shop/search)"), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_files_slos_are_learned_from_the_calls() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let before = Sandbox::start_with(|config| config.data.clone_from(&data)).await;
+    let first = now_ns() - 31 * MINUTE_NS;
+    // 1 to 120 ms: the p95 is 114 ms. And names that a model has made up, and one that is seldom called.
+    let mut spans: Vec<_> =
+        (1..=120).map(|call| tool_span("search", call, 1, first + call * 1_000_000_000, call * 1_000_000)).collect();
+    spans.extend((0..150).map(|call| failed(tool_span("ghost", 1_000 + call, 1, first, 1_000_000), "ToolNotFound")));
+    spans.extend((0..99).map(|call| tool_span("seldom", 2_000 + call, 1, first, 1_000_000)));
+    let mut agent = tool_span("", 3_000, 1, first, 1_000_000);
+    agent.attributes = vec![text("gen_ai.operation.name", "invoke_agent"), text("gen_ai.agent.name", "helper")];
+    spans.push(agent);
+    before.client().await.export(TRACES, &request("shop", spans).encode_to_vec()).await;
+    before.until_committed().await;
+    before.stop().await;
+
+    let sandbox = Sandbox::start_with(|config| {
+        config.data.clone_from(&data);
+        config.alerting.learn_slos = true;
+    })
+    .await;
+    let slos = until(LIMIT, "what is learned is evaluated", async || {
+        let answer: serde_json::Value = serde_json::from_str(&sandbox.api.get("/api/v1/slos").await.text).ok()?;
+        let slos = answer["slos"].as_array()?.clone();
+        let is_learning = slos.iter().any(|slo| slo["evaluation"] == "learning");
+        (!slos.is_empty() && !is_learning).then_some(slos)
+    })
+    .await;
+    let found: Vec<String> = slos
+        .iter()
+        .map(|slo| {
+            format!("{}/{} {} {}+{}", slo["service"], slo["slo"], slo["target"], slo["good"], slo["bad"])
+                .replace('"', "")
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "agents/sessions-completed 0.95 1+0",
+            "tools/search-availability 0.995 120+0",
+            "tools/search-latency 0.95 120+0"
+        ]
+    );
+    assert!(slos[2]["description"].as_str().unwrap().contains("successful calls within 500 ms"), "{}", slos[2]);
+
+    let mut command = program();
+    command.args(["report", "unknown-tools", "--format", "csv", "--url", &sandbox.api.url]);
+    let (code, stdout, _) = run(command).await;
+    assert_eq!(code, 0);
+    let lines: Vec<&str> = stdout.lines().collect();
+    assert!(lines.len() == 2 && lines[1].starts_with("default,,ghost,150,1,"), "{stdout}");
+    sandbox.stop().await;
 }

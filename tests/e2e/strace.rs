@@ -130,7 +130,8 @@ async fn no_answer_leaves_before_the_sync_of_the_bytes_that_it_acknowledges() {
         .arg("-e")
         .arg("trace=write,writev,pwrite64,pwritev,pwritev2,fsync,fdatasync,sync_file_range,sendto,sendmsg,sendmmsg,read,readv,recvfrom,recvmsg")
         .arg(PROGRAM)
-        .args(serve_arguments(&folder.path().join("data")));
+        .args(serve_arguments(&folder.path().join("data")))
+        .env("TOOLGAUGE_ALERTING_LEARN_SLOS", "false");
     let (mut process, doors) = Process::start(command).await;
     let clients = (0..CLIENTS).map(|client| async move {
         let mut connection = Raw::connect(doors.otlp).await;

@@ -37,13 +37,14 @@ const LOOK: Duration = Duration::from_millis(100);
 
 pub(super) fn start(
     settings: EvaluateSettings,
+    sources: Sources,
     context: Context,
     shared: Arc<Shared>,
     requests: Receiver<SeriesRequest>,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("evaluate".into()).stack_size(16 << 20).spawn(move || {
         let feed = context.lake.feed();
-        let result = Thread::load(settings, context, shared, feed, requests).map(Thread::run);
+        let result = Thread::load(settings, sources, context, shared, feed, requests).map(Thread::run);
         if let Err(error) = result {
             tracing::error!(error = error.to_string(), "the evaluation of SLOs cannot go on");
         }

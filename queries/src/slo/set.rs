@@ -23,6 +23,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::counter::CompiledSli;
 use super::definition::{Form, Slo, Where};
 use super::fault::{Fault, Faults, Place, Severity};
+use super::learned::{self, Learned};
 use super::resolve::{NotEvaluated, Object, resolve};
 use super::{shape, yaml};
 use crate::engine::Engine;
@@ -78,6 +79,8 @@ struct File {
 #[derive(Debug)]
 pub struct Sources {
     paths: Vec<PathBuf>,
+    /// Read like a file.
+    learned: Option<Arc<Learned>>,
     files: BTreeMap<Arc<str>, File>,
     /// What is wrong with the folders.
     folder_faults: Vec<Fault>,
@@ -91,11 +94,18 @@ impl Sources {
     pub fn new(paths: Vec<PathBuf>) -> Self {
         Self {
             paths,
+            learned: None,
             files: BTreeMap::new(),
             folder_faults: Vec::new(),
             compiled: HashMap::new(),
             never_read: true,
         }
+    }
+
+    /// What is learned from the calls, in place of files.
+    #[must_use]
+    pub fn learned(learned: Arc<Learned>) -> Self {
+        Self { learned: Some(learned), ..Self::new(Vec::new()) }
     }
 
     /// Reads them, and gives what is in force now; `None` if nothing has changed since the last time.
@@ -120,15 +130,21 @@ impl Sources {
         self.folder_faults = faults;
         let found: BTreeMap<Arc<str>, PathBuf> =
             found.into_iter().map(|path| (Arc::from(path.display().to_string()), path)).collect();
+        let has_learned = self.learned.is_some();
         // A path that cannot be read for now has not lost its files.
         if self.folder_faults.is_empty() {
             let before = self.files.len();
             self.files.retain(|name, file| {
-                let is_there = found.contains_key(name);
+                let is_there = found.contains_key(name) || (has_learned && **name == *learned::NAME);
                 let was_missing = std::mem::replace(&mut file.is_missing, !is_there);
                 !(was_missing && file.is_missing)
             });
             changed |= self.files.len() != before;
+        }
+        if let Some(learned) = &self.learned {
+            let (name, text) = (Arc::from(learned::NAME), learned.document());
+            // Nobody is just writing it.
+            changed |= self.files.entry(Arc::clone(&name)).or_default().update(&name, Ok(text.to_string()), true);
         }
         for (name, path) in found {
             let file = self.files.entry(Arc::clone(&name)).or_default();

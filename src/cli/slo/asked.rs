@@ -65,7 +65,8 @@ impl Asked {
             ("otlp_http", address()),
             ("http", address()),
         ];
-        let config = Config::load(None, std::iter::empty(), flags)?;
+        let mut config = Config::load(None, std::iter::empty(), flags)?;
+        config.alerting.learn_slos = false;
         let runtime = super::super::runtime()?;
         let server = runtime.block_on(Server::start(&config))?;
         Ok(Some(Self { url: format!("http://{}", server.http), own: Some((runtime, server)) }))

@@ -38,6 +38,7 @@ impl Thread {
     /// Counts what was there before.
     pub(super) fn load(
         settings: EvaluateSettings,
+        sources: Sources,
         context: Context,
         shared: Arc<Shared>,
         feed: Box<dyn Feed>,
@@ -52,7 +53,7 @@ impl Thread {
         let now = clock.now();
         let mut thread = Self {
             folded: feed.after(),
-            sources: Sources::new(settings.slos.clone()),
+            sources,
             settings,
             shared,
             engine,
