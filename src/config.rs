@@ -277,6 +277,8 @@ section!(
         retention: Time,
         /// Attributes that rows of failed attempts keep.
         keep_attributes: Names,
+        /// Attributes that rows of successful attempts keep.
+        keep_attributes_of_successes: Names,
         /// Folder with conventions (`*.toml`) that are tried before those that come with Toolgauge.
         conventions: Option<PathBuf>,
     }
@@ -404,6 +406,7 @@ impl Default for RecogniseConfig {
             ahead: Time::micros(recognise.ahead_max_us.unsigned_abs()),
             retention: Time::micros(recognise.retention_us.unsigned_abs()),
             keep_attributes: Names(recognise.keep_attributes),
+            keep_attributes_of_successes: Names(recognise.keep_attributes_of_successes),
             conventions: None,
         }
     }
@@ -521,6 +524,7 @@ impl Config {
             ahead_max_us: self.recognise.ahead.as_micros(),
             retention_us: self.recognise.retention.as_micros(),
             keep_attributes: self.recognise.keep_attributes.0.clone(),
+            keep_attributes_of_successes: self.recognise.keep_attributes_of_successes.0.clone(),
             conventions: Vec::new(),
         };
         let interval_us = self.lake.compact_interval.as_micros().unsigned_abs();

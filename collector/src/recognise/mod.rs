@@ -65,6 +65,8 @@ pub struct RecogniseSettings {
     pub retention_us: i64,
     /// Attributes that rows of failed attempts keep in the column `attributes`.
     pub keep_attributes: Vec<String>,
+    /// Attributes that rows of successful attempts keep there.
+    pub keep_attributes_of_successes: Vec<String>,
     /// Conventions of the user, as (place, text), tried before those that come with Toolgauge.
     pub conventions: Vec<(String, String)>,
 }
@@ -87,6 +89,7 @@ impl Default for RecogniseSettings {
             // 13 months, as whole tables are kept.
             retention_us: 396 * 24 * 3_600 * 1_000_000,
             keep_attributes: keep.map(str::to_owned).to_vec(),
+            keep_attributes_of_successes: Vec::new(),
             conventions: Vec::new(),
         }
     }
@@ -194,7 +197,8 @@ pub(crate) trait RowSink {
 pub struct Recogniser {
     conventions: Conventions,
     settings: RecogniseSettings,
-    kept: Vec<(Slot, String)>,
+    /// Of failed attempts, and of successful ones.
+    kept: [Vec<(Slot, String)>; 2],
     service: ServiceSlots,
     event_name: Slot,
 }
@@ -236,12 +240,11 @@ impl Recogniser {
     /// # Errors
     /// If the conventions and settings together mention too many attribute keys.
     pub fn new(mut conventions: Conventions, settings: RecogniseSettings) -> Result<Self, ConventionError> {
-        let kept = settings
-            .keep_attributes
-            .iter()
-            .filter(|key| !looks_like_credential(key))
-            .map(|key| Ok((conventions.slot_for(key)?, key.clone())))
-            .collect::<Result<_, _>>()?;
+        let mut slots = |keys: &[String]| {
+            let allowed = keys.iter().filter(|key| !looks_like_credential(key));
+            allowed.map(|key| Ok((conventions.slot_for(key)?, key.clone()))).collect::<Result<Vec<_>, _>>()
+        };
+        let kept = [slots(&settings.keep_attributes)?, slots(&settings.keep_attributes_of_successes)?];
         let service = ServiceSlots {
             name: conventions.slot_for("service.name")?,
             version: conventions.slot_for("service.version")?,
@@ -675,13 +678,13 @@ impl Recogniser {
                 columns.error_message.set(row, &message);
                 text_bytes += message.len();
             }
-            if let Some(kept) = self.kept_attributes(record) {
-                columns.attributes.set(row, &kept);
-                text_bytes += kept.len();
-            }
         } else {
             columns.outcome.set(row, Outcome::Ok as u8);
             columns.error_class.set(row, ErrorClass::None as u8);
+        }
+        if let Some(kept) = kept_attributes(&self.kept[usize::from(!failed)], record) {
+            columns.attributes.set(row, &kept);
+            text_bytes += kept.len();
         }
 
         let resend =
@@ -723,19 +726,6 @@ impl Recogniser {
             threshold: said.threshold,
         };
         sink.row(group, facts);
-    }
-
-    fn kept_attributes(&self, record: &Record<'_, '_>) -> Option<String> {
-        let mut bad = 0;
-        let kept: serde_json::Map<_, _> = self
-            .kept
-            .iter()
-            .filter_map(|(slot, key)| {
-                let text = value::text(record.attributes.get(*slot)?, TEXT_BYTES_MAX, &mut bad)?;
-                Some((key.clone(), serde_json::Value::String(failure::redact(&text))))
-            })
-            .collect();
-        (!kept.is_empty()).then(|| serde_json::Value::Object(kept).to_string())
     }
 }
 
@@ -797,6 +787,19 @@ fn signal_of(record: &Record<'_, '_>) -> Signal {
         Looks::Span | Looks::SpanEvent => Signal::Span,
         Looks::Log => Signal::Log,
     }
+}
+
+/// The allowed attributes that the record has, as a JSON object.
+fn kept_attributes(allowed: &[(Slot, String)], record: &Record<'_, '_>) -> Option<String> {
+    let mut bad = 0;
+    let kept: serde_json::Map<_, _> = allowed
+        .iter()
+        .filter_map(|(slot, key)| {
+            let text = value::text(record.attributes.get(*slot)?, TEXT_BYTES_MAX, &mut bad)?;
+            Some((key.clone(), serde_json::Value::String(failure::redact(&text))))
+        })
+        .collect();
+    (!kept.is_empty()).then(|| serde_json::Value::Object(kept).to_string())
 }
 
 struct Hex<'a>(&'a [u8]);

@@ -92,6 +92,7 @@ fn take(spans: Vec<Span>) -> Taken {
     };
     let settings = RecogniseSettings {
         keep_attributes: vec!["server.address".into(), "my.api_key".into()],
+        keep_attributes_of_successes: vec!["my.region".into(), "my.password".into()],
         ..RecogniseSettings::default()
     };
     let recogniser = Recogniser::new(Conventions::built_in().unwrap(), settings).unwrap();
@@ -184,6 +185,14 @@ fn failures_tell_their_class_and_keep_allowed_attributes_without_secrets() {
     assert_eq!(word(&row, "error_class").as_deref(), Some("transient"));
     assert_eq!(word(&row, "attributes").as_deref(), Some("{\"server.address\":\"api.example\"}"));
     assert!(taken.facts[0].failed);
+}
+
+#[test]
+fn successes_keep_what_is_allowed_for_them_only() {
+    let attributes =
+        vec![text("server.address", "api.example"), text("my.region", "eu, jo@example.com"), text("my.password", "p")];
+    let row = batch(&mut take(vec![tool(attributes)]));
+    assert_eq!(word(&row, "attributes").as_deref(), Some("{\"my.region\":\"eu, [redacted]\"}"));
 }
 
 #[test]
