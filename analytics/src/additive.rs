@@ -213,7 +213,7 @@ impl Additive {
         let mut values = self.values.iter();
         let times = keys.as_slice().first().and_then(|times| times.as_primitive_opt::<TimestampMicrosecondType>());
         let dates = times.map(|times| times.values().iter().map(|time| UnixMicros(*time).date32()));
-        let mut dates = dates.map(|dates| Date32Array::from_iter_values(dates));
+        let mut dates = dates.map(Date32Array::from_iter_values);
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.table.columns().len());
         for (at, column) in self.table.columns().iter().enumerate() {
             let missing = || ArrowError::SchemaError(format!("column {:?} has no values", column.name));

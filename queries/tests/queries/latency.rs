@@ -45,7 +45,7 @@ async fn every_step_and_interval_is_that_of_a_recount() {
     let server = |row: &Row| get_text(row, "tool_server").as_deref() == Some("b");
     type Keep<'a> = &'a dyn Fn(&Row) -> bool;
     let (anything, both): (Keep, Keep) = (&|_| true, &|row| tool(row) && server(row));
-    for (length, step_seconds) in [(3_000_000_000, 60), (7_201_000_000, 300)] {
+    for (length, step_seconds) in [(3_000_000_000, 60), (7_201_000_000, 300), (111_601_000_000, 3_600)] {
         for (keep, name, of) in [(anything, None, None), (&tool, Some("a"), None), (both, Some("a"), Some("b"))] {
             let range = Range {
                 tool: name.map(str::to_owned),
