@@ -1,2 +1,2 @@
 -- How many agent runs there are.
-SELECT count(*) AS runs FROM calls_1m WHERE kind = 'agent' AND counted
+SELECT count(*) AS runs FROM calls_1h WHERE kind = 'agent' AND counted

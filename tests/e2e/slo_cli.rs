@@ -111,7 +111,7 @@ async fn without_files_slos_are_learned_from_the_calls() {
     let data = folder.path().join("data");
     let before = Sandbox::start_with(|config| config.data.clone_from(&data)).await;
     let first = now_ns() - 31 * MINUTE_NS;
-    // 1 to 120 ms: the p95 is 114 ms. And names that a model has made up, and one that is seldom called.
+    // 1 to 120 ms, of which the first hundred count: the p95 is 95 ms. And names that a model has made up, and one that is seldom called.
     let mut spans: Vec<_> =
         (1..=120).map(|call| tool_span("search", call, 1, first + call * 1_000_000_000, call * 1_000_000)).collect();
     spans.extend((0..150).map(|call| failed(tool_span("ghost", 1_000 + call, 1, first, 1_000_000), "ToolNotFound")));
@@ -150,7 +150,7 @@ async fn without_files_slos_are_learned_from_the_calls() {
             "tools/search-latency 0.95 120+0"
         ]
     );
-    assert!(slos[2]["description"].as_str().unwrap().contains("successful calls within 500 ms"), "{}", slos[2]);
+    assert!(slos[2]["description"].as_str().unwrap().contains("successful calls within 200 ms"), "{}", slos[2]);
 
     let mut command = program();
     command.args(["report", "unknown-tools", "--format", "csv", "--url", &sandbox.api.url]);

@@ -111,24 +111,15 @@ pub fn replay(slo: &Slo, group: BTreeMap<String, String>, minutes: &BTreeMap<Min
                     (over(tier.tier.short), over(tier.tier.long))
                 }
             };
-            let mut burns = tier.tier.burns(&long, &short, slo.target);
-            if burns && long.total() < slo.guards.min_events {
-                burns = false;
-                *held_back.entry("min-events").or_default() += 1;
-            } else if burns
-                && slice.is_none()
-                && slo.guards.evidence
-                && tier.tier.severity == Severity::Page
-                && improbability(&long, slo.target) > EVIDENCE
-            {
-                burns = false;
-                *held_back.entry("evidence").or_default() += 1;
+            let burns = tier.tier.burns(&long, &short, slo.target);
+            // What fires goes on until it no longer burns.
+            let is_firing = matches!(running.state, State::Firing { .. });
+            let guard = if burns && !is_firing { guard(slo, tier.tier.severity, &long, minute) } else { None };
+            if let Some(guard) = guard {
+                *held_back.entry(guard).or_default() += 1;
             }
-            let evaluation = match short.total() {
-                _ if slo.is_excluded(minute) => Evaluation::Stale,
-                0 => Evaluation::Idle,
-                _ => Evaluation::Ok,
-            };
+            let burns = burns && guard.is_none();
+            let evaluation = if short.total() == 0 { Evaluation::Idle } else { Evaluation::Ok };
             let observation = Observation { evaluation, burns, long_total: long.total() };
             let (state, _) = step(running.state, &observation, tier.patience, now);
             running.state = state;
@@ -166,6 +157,19 @@ pub fn replay(slo: &Slo, group: BTreeMap<String, String>, minutes: &BTreeMap<Min
         budget_remaining_ratio: Budget::of(&counts, slo.target).remaining_ratio(),
         episodes: found,
         held_back_minutes: held_back,
+    }
+}
+
+/// What keeps a tier that burns from firing.
+fn guard(slo: &Slo, severity: Severity, long: &Counts, minute: Minute) -> Option<&'static str> {
+    if slo.is_excluded(minute) {
+        Some("exclusion")
+    } else if long.total() < slo.guards.min_events {
+        Some("min-events")
+    } else if slo.guards.evidence && severity == Severity::Page && improbability(long, slo.target) > EVIDENCE {
+        Some("evidence")
+    } else {
+        None
     }
 }
 

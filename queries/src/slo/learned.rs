@@ -2,18 +2,19 @@
 //!
 //! # What there is
 //! * For each tool that has had [`SUCCESSES`] successes within 24 hours: availability 99.5 % of logical calls, and latency: 95 % of the successful ones
-//!   within twice the p95 (nearest rank) of its first [`FIRST`] successes, rounded up to 1, 2 or 5 times a power of ten, at least a millisecond.
+//!   within twice the p95 (nearest rank) of its first successes, rounded up to 1, 2 or 5 times a power of ten, at least a millisecond.
 //! * If there are agents: 95 % of their runs complete.
 //! * All of them over 30 days; their alerts are tickets.
 //! * Names that have never succeeded get none: they may be inventions of a model. `toolgauge report unknown-tools` lists them.
 //!
 //! # Limits and guarantees
 //! * At most [`TOOLS_MAX`] tools, the oldest first.
-//! * What is learned depends on `calls` alone: a restart learns the same. A latency is learned anew until its tool has had so many successes; then
-//!   it stays. A tool that was learned keeps its SLOs for as long as the process runs.
+//! * What is learned depends on `calls` alone: a restart learns the same. A latency is that of the first 100 successes, then of the first 200, 400 and
+//!   800, and from the first 1,000 on it stays. A tool that was learned keeps its SLOs for as long as the process runs.
 //!
 //! # How it works
-//! A thread looks every ten minutes: at sums by the hour (`calls_1m`), and of each new tool at its first calls. What it has learned is one OpenSLO document,
+//! A thread looks every ten minutes: at the sums per hour, and of each tool that has reached one of these numbers
+//! at the calls of the hours in which it did. What it has learned is one OpenSLO document,
 //! which is read like a file.
 
 use std::collections::BTreeMap;
@@ -22,9 +23,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use arrow::array::AsArray;
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::datatypes::{DataType, Int64Type, TimeUnit};
 use datafusion::common::ScalarValue;
 use toolgauge_proto::lake::Lake;
 use toolgauge_proto::time::Clock;
@@ -35,8 +36,9 @@ use crate::tables::Catalog;
 
 /// Successes within 24 hours from which on a tool has SLOs.
 pub const SUCCESSES: i64 = 100;
-/// Successes from which its latency is learned.
-pub const FIRST: usize = 1_000;
+/// Numbers of first successes from which its latency is learned, one after the other.
+const STEPS: [usize; 5] = [100, 200, 400, 800, 1_000];
+const HOUR_US: i64 = 3_600_000_000;
 /// Most tools that have SLOs.
 pub const TOOLS_MAX: usize = 1_000;
 /// The name that the document has in place of a file's.
@@ -214,8 +216,18 @@ struct Student {
     catalog: Catalog,
     clock: Arc<dyn Clock>,
     learned: Arc<Learned>,
-    /// With the latency, and whether that is learned for good.
-    tools: BTreeMap<Tool, (i64, bool)>,
+    /// With the latency, and the number of successes that it was learned from.
+    tools: BTreeMap<Tool, (i64, usize)>,
+}
+
+/// A tool that has succeeded often enough.
+struct Seen {
+    tool: Tool,
+    /// The first instant of its first hour.
+    from: i64,
+    /// The greatest of [`STEPS`] that it has had, and the end of the hour in which it had.
+    step: usize,
+    until: i64,
 }
 
 impl Student {
@@ -240,18 +252,26 @@ impl Student {
     }
 
     async fn look(&mut self) -> Result<String, Error> {
-        for tool in tools(&self.ask(KNOWN_TOOLS, vec![("successes", SUCCESSES.into())]).await?)? {
-            let known = self.tools.get(&tool).copied();
-            if known.is_some_and(|(_, for_good)| for_good) || (known.is_none() && self.tools.len() >= TOOLS_MAX) {
+        for Seen { tool, from, step, until } in
+            seen(&self.ask(KNOWN_TOOLS, vec![("successes", SUCCESSES.into())]).await?)?
+        {
+            let known = self.tools.get(&tool).map(|(_, step)| *step);
+            if known.is_some_and(|known| known >= step) || (known.is_none() && self.tools.len() >= TOOLS_MAX) {
                 continue;
             }
             let text = |text: &str| ScalarValue::Utf8(Some(text.to_owned()));
-            let parameters =
-                vec![("tenant", text(&tool.tenant)), ("server", text(&tool.server)), ("tool", text(&tool.name))];
+            let time = |time: i64| ScalarValue::TimestampMicrosecond(Some(time), Some("UTC".into()));
+            let parameters = vec![
+                ("tenant", text(&tool.tenant)),
+                ("server", text(&tool.server)),
+                ("tool", text(&tool.name)),
+                ("from", time(from)),
+                ("until", time(until)),
+            ];
             let mut durations = numbers(&self.ask(FIRST_SUCCESSES, parameters).await?)?;
-            let is_whole = durations.len() >= FIRST;
+            durations.truncate(step);
             if let Some(latency) = threshold(&mut durations) {
-                self.tools.insert(tool, (latency, is_whole));
+                self.tools.insert(tool, (latency, step));
             }
         }
         let has_agents = numbers(&self.ask(AGENTS, Vec::new()).await?)?.iter().any(|runs| *runs > 0);
@@ -260,17 +280,32 @@ impl Student {
     }
 }
 
-fn tools(answer: &Answer) -> Result<Vec<Tool>, Error> {
-    let mut tools = Vec::new();
+fn seen(answer: &Answer) -> Result<Vec<Seen>, Error> {
+    let mut seen = Vec::new();
     for batch in &answer.batches {
-        let columns: Vec<_> =
-            (0..3).map(|at| cast(batch.column(at), &DataType::Utf8)).collect::<Result<_, _>>().map_err(internal)?;
+        let texts: Vec<ArrayRef> = (0..3)
+            .map(|column| cast(batch.column(column), &DataType::Utf8))
+            .collect::<Result<_, _>>()
+            .map_err(internal)?;
+        let times = (3..batch.num_columns()).map(|column| {
+            let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+            cast(&cast(batch.column(column), &micros)?, &DataType::Int64)
+        });
+        let times: Vec<ArrayRef> = times.collect::<Result<_, _>>().map_err(internal)?;
         for row in 0..batch.num_rows() {
-            let text = |at: usize| columns[at].as_string::<i32>().value(row).to_owned();
-            tools.push(Tool { tenant: text(0), server: text(1), name: text(2) });
+            let text = |column: usize| texts[column].as_string::<i32>().value(row).to_owned();
+            let time = |column: usize| {
+                let column = times.get(column)?.as_primitive::<Int64Type>();
+                column.is_valid(row).then(|| column.value(row))
+            };
+            let reached = STEPS.iter().enumerate().rev().find_map(|(index, step)| Some((*step, time(index + 1)?)));
+            if let (Some(from), Some((step, hour))) = (time(0), reached) {
+                let tool = Tool { tenant: text(0), server: text(1), name: text(2) };
+                seen.push(Seen { tool, from, step, until: hour + HOUR_US });
+            }
         }
     }
-    Ok(tools)
+    Ok(seen)
 }
 
 fn numbers(answer: &Answer) -> Result<Vec<i64>, Error> {
