@@ -152,6 +152,30 @@ impl NumberOrText {
     }
 }
 
+/// Yes or no; the environment writes it as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Switch(pub bool);
+
+impl<'de> Deserialize<'de> for Switch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Raw {
+            Bool(bool),
+            Text(String),
+        }
+        match Raw::deserialize(deserializer)? {
+            Raw::Bool(on) => Ok(Self(on)),
+            Raw::Text(text) => text
+                .trim()
+                .parse()
+                .map(Self)
+                .map_err(|_| serde::de::Error::custom(format!("{text:?} is neither true nor false"))),
+        }
+    }
+}
+
 /// A list of names; the environment writes it with commas.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
@@ -330,7 +354,7 @@ section!(
         /// Address of the HTTP API as people reach it, for links in alerts; empty for where it listens.
         external_url: String,
         /// Whether SLOs are learned from the calls if there are no files of them.
-        learn_slos: bool,
+        learn_slos: Switch,
     }
 );
 
@@ -451,7 +475,7 @@ impl Default for AlertingConfig {
             timeout: Time(ALERTMANAGER_TIMEOUT),
             flush_interval: Time(evaluate.flush_interval),
             external_url: evaluate.external_url,
-            learn_slos: true,
+            learn_slos: Switch(true),
         }
     }
 }
@@ -655,13 +679,20 @@ mod tests {
     #[test]
     fn flags_win_over_environment_and_that_over_the_file() {
         let file = "data = \"a\"\n[wal]\nretain = \"1GiB\"\n[settle]\nafter = \"30s\"\n";
-        let environment =
-            [("TOOLGAUGE_WAL_RETAIN", "512MiB"), ("TOOLGAUGE_DATA", "b"), ("TOOLGAUGE_QUERIES_ROWS", "5")];
+        let environment = [
+            ("TOOLGAUGE_WAL_RETAIN", "512MiB"),
+            ("TOOLGAUGE_DATA", "b"),
+            ("TOOLGAUGE_QUERIES_ROWS", "5"),
+            ("TOOLGAUGE_ALERTING_LEARN_SLOS", "false"),
+        ];
         let config = load(Some(file), &environment, vec![("data", "c".into())]).unwrap();
         assert_eq!(config.data, PathBuf::from("c"));
         assert_eq!(config.wal.retain, Bytes(512 << 20));
         assert_eq!(config.settle.after, Time(Duration::from_secs(30)));
         assert_eq!(config.queries.rows, Count(5));
+        assert_eq!(config.alerting.learn_slos, Switch(false));
+        let in_file = load(Some("[alerting]\nlearn_slos = false\n"), &[], vec![]).unwrap();
+        assert_eq!(in_file.alerting.learn_slos, Switch(false));
     }
 
     #[test]
@@ -675,6 +706,8 @@ mod tests {
         assert!(size.contains("\"1GB\" is no size (write like \"64MiB\", or a number of bytes)"), "{size}");
         let environment = load(None, &[("TOOLGAUGE_SETTLE_AFTER", "soon")], vec![]).unwrap_err();
         assert!(environment.starts_with("TOOLGAUGE_SETTLE_AFTER: \"soon\" is no duration"), "{environment}");
+        let switch = load(None, &[("TOOLGAUGE_ALERTING_LEARN_SLOS", "no")], vec![]).unwrap_err();
+        assert!(switch.contains("\"no\" is neither true nor false"), "{switch}");
         let typo = load(None, &[("TOOLGAUGE_DTA", "x")], vec![]).unwrap_err();
         assert!(typo.starts_with("TOOLGAUGE_DTA: unknown field `dta`"), "{typo}");
         let flag = load(None, &[], vec![("http", "4400".into())]).unwrap_err();

@@ -156,7 +156,7 @@ impl Server {
         let lake = collector.lake();
         let (metrics_lake, counters) = (Arc::clone(&lake), receiver.counters());
         let text = Box::new(move || metrics::text(&metrics_lake, &counters));
-        let evaluator = if config.slo.0.is_empty() && !config.alerting.learn_slos {
+        let evaluator = if config.slo.0.is_empty() && !config.alerting.learn_slos.0 {
             None
         } else {
             let notifier =

@@ -88,7 +88,7 @@ impl Sandbox {
         config.settle.after = Time(Duration::from_secs(1));
         config.lake.commit_interval = Time(Duration::from_millis(200));
         // What is not asked for must not write.
-        config.alerting.learn_slos = false;
+        config.alerting.learn_slos.0 = false;
         change(&mut config);
         let server = Server::start(&config).await.unwrap();
         let (otlp, otlp_http) = (server.otlp_grpc, server.otlp_http);

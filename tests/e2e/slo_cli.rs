@@ -125,7 +125,7 @@ async fn without_files_slos_are_learned_from_the_calls() {
 
     let sandbox = Sandbox::start_with(|config| {
         config.data.clone_from(&data);
-        config.alerting.learn_slos = true;
+        config.alerting.learn_slos.0 = true;
     })
     .await;
     let slos = until(LIMIT, "what is learned is evaluated", async || {

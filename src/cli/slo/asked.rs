@@ -66,7 +66,7 @@ impl Asked {
             ("http", address()),
         ];
         let mut config = Config::load(None, std::iter::empty(), flags)?;
-        config.alerting.learn_slos = false;
+        config.alerting.learn_slos.0 = false;
         let runtime = super::super::runtime()?;
         let server = runtime.block_on(Server::start(&config))?;
         Ok(Some(Self { url: format!("http://{}", server.http), own: Some((runtime, server)) }))
