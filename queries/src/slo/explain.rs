@@ -10,6 +10,11 @@
 //!   events S of the short window and R of the rest of the long one, which are independent, and thresholds s and l, the expected number in a time
 //!   with B bad events is B x [P(S = s - 1) P(R >= l - s) + sum over i >= s of P(S = i) P(R = l - 1 - i)].
 
+//! * Flapping: at a constant rate of failures that burns just at the factor, an alert begins and ends by chance. How often, and how often with a
+//!   keep-firing time, is counted in a simulation whose draws are always the same.
+
+use std::collections::VecDeque;
+
 use serde::Serialize;
 use toolgauge_analytics::budget::{Ratio, Severity, Target};
 use toolgauge_analytics::sli::Counts;
@@ -89,6 +94,10 @@ pub struct TrafficExplained {
     pub false_alerts_per_30_days: Option<f64>,
     /// The same without guards.
     pub without_guards: Option<f64>,
+    /// Begins a day while failures have a constant rate that burns just at the factor; none where failures of slices are asked for.
+    pub begins_per_day_at_factor: Option<f64>,
+    /// The same with the keep-firing time, or with one of the short window's length if there is none.
+    pub begins_per_day_kept: Option<f64>,
 }
 
 /// Explains an SLO, at its own rate of events if that is known.
@@ -194,12 +203,81 @@ fn at_rate(slo: &Slo, burn: &BurnTier, error_ratio: f64, events_per_hour: f64) -
         (_, false) => Some(threshold(long)),
     };
     let is_events = slo.budgeting == Budgeting::Occurrences;
+    let keep_s = match burn.patience.keep_firing_us {
+        0 => tier.short.seconds() as f64,
+        micros => micros as f64 / 1e6,
+    };
+    let at_factor = |keep_s: f64| {
+        let flapping = Flapping {
+            bad_per_hour: rate * error_ratio,
+            windows: [tier.short, tier.long].map(|window| window.seconds() as f64 / 3_600.0),
+            thresholds: [threshold(short), threshold(long)],
+            keep: keep_s / 3_600.0,
+        };
+        is_events.then(|| flapping.begins_per_day())
+    };
     let expected = |bad: u64| is_events.then(|| model.alerts(threshold(short), bad));
     TrafficExplained {
         events_per_hour,
         bad_events: guarded.unwrap_or_else(|| threshold(long)),
         false_alerts_per_30_days: guarded.map_or(is_events.then_some(0.0), expected),
         without_guards: expected(threshold(long)),
+        begins_per_day_at_factor: at_factor(0.0),
+        begins_per_day_kept: at_factor(keep_s),
+    }
+}
+
+/// Begins a day of an alert while bad events come at a constant rate. Windows and times are in hours.
+struct Flapping {
+    bad_per_hour: f64,
+    windows: [f64; 2],
+    thresholds: [u64; 2],
+    keep: f64,
+}
+
+impl Flapping {
+    /// Most bad events that are simulated.
+    const EVENTS: f64 = 20_000.0;
+
+    fn begins_per_day(&self) -> f64 {
+        if self.bad_per_hour <= 0.0 {
+            return 0.0;
+        }
+        let hours = (Self::EVENTS / self.bad_per_hour).min(24.0 * 365.0);
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 11) as f64 / (1_u64 << 53) as f64
+        };
+        let mut held: [VecDeque<f64>; 2] = Default::default();
+        let reached = |held: &[VecDeque<f64>; 2]| {
+            held.iter().zip(self.thresholds).all(|(held, threshold)| held.len() as u64 >= threshold)
+        };
+        let (mut now, mut begins, mut burns, mut clear_since) = (0.0, 0_u64, false, f64::NEG_INFINITY);
+        loop {
+            now -= (1.0 - random()).ln() / self.bad_per_hour;
+            if now >= hours {
+                return begins as f64 / hours * 24.0;
+            }
+            // What has left a window by now, in order.
+            while let Some((left, window)) = (0..2)
+                .filter_map(|window| Some((held[window].front()? + self.windows[window], window)))
+                .min_by(|a, b| a.0.total_cmp(&b.0))
+                .filter(|(left, _)| *left <= now)
+            {
+                held[window].pop_front();
+                if burns && !reached(&held) {
+                    (burns, clear_since) = (false, left);
+                }
+            }
+            held.iter_mut().for_each(|held| held.push_back(now));
+            if !burns && reached(&held) {
+                burns = true;
+                begins += u64::from(now - clear_since >= self.keep);
+            }
+        }
     }
 }
 
@@ -313,6 +391,17 @@ mod tests {
         // 1 - e^-0.01 = 0.00995, then 5.0e-5.
         assert_eq!(improbable_from(0.01), 2);
         assert_eq!(improbable_from(0.0), 1);
+    }
+
+    /// Two windows of which one holds the other back: the other's crossings are those of the model, and keeping can only save some.
+    #[test]
+    fn flapping_is_that_of_the_model_and_keeping_saves_some() {
+        let flapping = |keep| Flapping { bad_per_hour: 2.4, windows: [1.0, 12.0], thresholds: [2, 29], keep };
+        let model = Model { bad_per_month: 2.4 * 720.0, short: 2.4, long: 28.8 };
+        let (found, expected) = (flapping(0.0).begins_per_day() * 30.0, model.alerts(2, 29));
+        assert!((found - expected).abs() < expected * 0.1, "{found} of {expected}");
+        let kept = flapping(1.0).begins_per_day() * 30.0;
+        assert!(kept > 0.0 && kept < found * 0.7, "{kept} of {found}");
     }
 
     /// The low traffic of the workbook: one of ten at 99.9 % is no evidence, two are.

@@ -70,6 +70,11 @@ const COLUMNS: &[Column] = &[
     ("without guards", |_, traffic| rate(traffic.without_guards)),
 ];
 
+fn begins(traffic: &TrafficExplained) -> Option<String> {
+    let TrafficExplained { events_per_hour, begins_per_day_at_factor, begins_per_day_kept, .. } = traffic;
+    Some(format!("{:.1} and {:.1} at {events_per_hour:.0}/h", (*begins_per_day_at_factor)?, (*begins_per_day_kept)?))
+}
+
 fn rate(alerts: Option<f64>) -> String {
     match alerts {
         None => String::new(),
@@ -116,6 +121,11 @@ fn write(out: &mut impl std::io::Write, slo: &Explained) -> std::io::Result<()> 
             write!(out, "; goes on for {} after it burnt last", seconds(tier.keep_firing_s as f64))?;
         }
         writeln!(out)?;
+        let keep = if tier.keep_firing_s > 0 { seconds(tier.keep_firing_s as f64) } else { tier.short_window.clone() };
+        let begins: Vec<String> = tier.traffic.iter().filter_map(begins).collect();
+        if !begins.is_empty() {
+            writeln!(out, "    begins a day near its burn rate, and if it goes on for {keep}: {}", begins.join(", "))?;
+        }
     }
     for note in &slo.notes {
         writeln!(out, "  {note}")?;
