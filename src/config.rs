@@ -602,6 +602,7 @@ impl Config {
             resend_delay: self.alerting.resend_delay.0,
             flush_interval: self.alerting.flush_interval.0,
             external_url,
+            ..EvaluateSettings::default()
         }
     }
 

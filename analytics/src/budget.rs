@@ -287,6 +287,18 @@ impl Budget {
         (self.allowed.0 > 0).then(|| self.remaining.0 as f64 / self.allowed.0 as f64)
     }
 
+    /// What will be allowed over a period of `whole` minutes if events go on to come as they did in its first `elapsed` ones: an estimate, rounded
+    /// down. What is allowed so far if nothing has elapsed.
+    #[must_use]
+    pub fn allowed_in(&self, elapsed: u64, whole: u64) -> Events {
+        if elapsed == 0 {
+            return self.allowed;
+        }
+        let (elapsed, whole) = (i128::from(elapsed), i128::from(whole));
+        // A product that does not fit is divided first: it has digits enough.
+        Events(self.allowed.0.checked_mul(whole).map_or_else(|| self.allowed.0 / elapsed * whole, |all| all / elapsed))
+    }
+
     /// In how many minutes the budget will be used up if it burns on at this rate: remaining ratio x period / burn rate. 0 if it
     /// is used up, none if nothing burns or nothing is allowed.
     #[must_use]

@@ -4,7 +4,7 @@
 //! * [`hist`], [`rollup`], [`additive`]: latency histograms, the sums per minute of `calls_1m`, and sums of sums.
 //! * [`sli`], [`window`], [`budget`]: what is counted of an SLO, over which minutes, and what it means for the budget.
 //! * [`calendar`], [`timeslice`]: periods of a calendar, and slices of time as events.
-//! * [`alert`]: when an alert fires and when it ends.
+//! * [`alert`]: when an alert fires and when it ends. [`evidence`]: whether failures are more than chance.
 //!
 //! The crate is pure. No clock, no input or output, no threads: time is an argument, and the same arguments give the
 //! same answer. It knows the words of `toolgauge-proto` and nothing else of Toolgauge.
@@ -13,6 +13,7 @@ pub mod additive;
 pub mod alert;
 pub mod budget;
 pub mod calendar;
+pub mod evidence;
 pub mod hist;
 pub mod rollup;
 pub mod settle;

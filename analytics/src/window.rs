@@ -122,6 +122,10 @@ pub struct MinuteRing {
     hours: BTreeMap<i64, Hour>,
     /// The last minute that is forgotten or was refused.
     forgotten: Option<Minute>,
+    /// The first minute of a sum that grows until it is begun anew, and this sum, up to `now`.
+    anchored: Option<(Minute, Counts)>,
+    /// How often something was added.
+    changes: u64,
 }
 
 impl MinuteRing {
@@ -129,7 +133,7 @@ impl MinuteRing {
     #[must_use]
     pub fn new(windows: Arc<[Window]>, now: Minute) -> Self {
         let sums = vec![Counts::default(); windows.len()];
-        Self { windows, now, sums, hours: BTreeMap::new(), forgotten: None }
+        Self { windows, now, sums, hours: BTreeMap::new(), forgotten: None, anchored: None, changes: 0 }
     }
 
     /// The windows, in the order of [`MinuteRing::sum`]'s argument.
@@ -148,6 +152,26 @@ impl MinuteRing {
     #[must_use]
     pub fn sum(&self, window: usize) -> Counts {
         self.sums.get(window).copied().unwrap_or_default()
+    }
+
+    /// Begins a sum that goes from a minute to [`MinuteRing::now`], such as that of a calendar month; the one before ends. Only what is held is
+    /// in it. Nothing happens if it begins there already.
+    pub fn anchor(&mut self, first: Minute) {
+        if self.anchored.is_none_or(|(known, _)| known != first) {
+            self.anchored = Some((first, self.sum_of(first..=self.now)));
+        }
+    }
+
+    /// The sum from the minute given to [`MinuteRing::anchor`] to [`MinuteRing::now`]; nothing if none was.
+    #[must_use]
+    pub fn anchored(&self) -> Counts {
+        self.anchored.map(|(_, sum)| sum).unwrap_or_default()
+    }
+
+    /// How often something was added: as long as it is the same, so is every sum over the same minutes.
+    #[must_use]
+    pub const fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// The sum over any minutes.
@@ -193,6 +217,12 @@ impl MinuteRing {
         if counts.is_zero() {
             return true;
         }
+        self.changes += 1;
+        if let Some((first, sum)) = &mut self.anchored
+            && (*first..=self.now).contains(&minute)
+        {
+            *sum += counts;
+        }
         let at = minute.0.rem_euclid(HOUR) as u8;
         self.hours.entry(minute.0.div_euclid(HOUR)).or_default().add(at, counts);
         for (window, sum) in self.windows.iter().zip(&mut self.sums) {
@@ -224,6 +254,14 @@ impl MinuteRing {
             let leaves = leaves.map(|leaves| self.sum_of(leaves)).unwrap_or_default();
             self.sums[index] += &enters;
             self.sums[index] -= &leaves;
+        }
+        if let Some((first, mut sum)) = self.anchored {
+            if now > before {
+                sum += &self.sum_of(first.max(Minute(before.0 + 1))..=now);
+            } else {
+                sum -= &self.sum_of(first.max(Minute(now.0 + 1))..=before);
+            }
+            self.anchored = Some((first, sum));
         }
         let first = self.first_held().0.div_euclid(HOUR);
         while let Some(oldest) = self.hours.first_entry().filter(|oldest| *oldest.key() < first) {

@@ -20,6 +20,9 @@
 //! begun, while the rows after it are counted as they come. Its rows in `slo_1m` are named by its hash and this F; when it is no
 //! longer in force, a row says so, and should it come back it begins anew, since rows were missed.
 //!
+//! A hundred times an hour one minute of one SLO is recounted from `calls` by SQL. A difference is a fault of the program: it is logged and counted
+//! (`toolgauge_slo_proof_mismatches_total`).
+//!
 //! # Failure and recovery
 //! An append that finds the disk full is tried until there is room; one that fails otherwise, for three seconds. Changes of alerts that cannot
 //! be written down even then are sent all the same, logged and counted: a page that nobody gets is worse than one that a restart may tell
@@ -30,6 +33,7 @@ mod alerts;
 mod append;
 mod history;
 mod round;
+mod statement;
 mod telemetry;
 mod thread;
 mod watched;
@@ -54,7 +58,8 @@ use crate::notify::Notifier;
 use crate::slo::learned::{Learned, Learner};
 use crate::slo::set::{SloSet, Sources};
 use crate::tables::Catalog;
-pub use round::{At, HEARTBEAT_US, STALE_FOR_US, SloStatus, TierStatus};
+pub use round::{At, HEARTBEAT_US, HeldBack, STALE_FOR_US, SloStatus, TierStatus};
+pub use statement::statement;
 
 /// Requests for series that wait.
 const REQUESTS_MAX: usize = 64;
@@ -70,6 +75,8 @@ pub struct EvaluateSettings {
     pub resend_delay: Duration,
     /// Time between two appends to `slo_1m`.
     pub flush_interval: Duration,
+    /// Time between two minutes of SLOs that are recounted to prove the counts.
+    pub proof_interval: Duration,
     /// Address of the HTTP API as people reach it, for links in alerts.
     pub external_url: String,
 }
@@ -82,6 +89,8 @@ impl Default for EvaluateSettings {
             // As Prometheus has it.
             resend_delay: Duration::from_secs(60),
             flush_interval: Duration::from_secs(60),
+            // A hundred an hour.
+            proof_interval: Duration::from_secs(36),
             external_url: String::new(),
         }
     }
@@ -128,6 +137,10 @@ pub struct EvaluateCounters {
     pub changes: AtomicU64,
     /// Appends that can never be made.
     pub failed_appends: AtomicU64,
+    /// Minutes of SLOs that were recounted from `calls`.
+    pub proofs: AtomicU64,
+    /// Of these, minutes of which the counts were wrong: a fault of the program.
+    pub proof_mismatches: AtomicU64,
     /// Changes of alerts that were sent although they could not be written down.
     pub unrecorded_changes: AtomicU64,
 }

@@ -16,6 +16,7 @@ mod problem;
 mod range;
 mod serve;
 mod slo_metrics;
+mod slo_proof;
 mod slos;
 
 use std::future::Future;
@@ -65,6 +66,7 @@ const ROUTES: &[Route] = &[
     ("get", "/api/v1/openapi.json", || get(async || typed("application/json", OPENAPI.to_owned()))),
     ("get", "/api/v1/slos", || get(slos::slos)),
     ("get", "/api/v1/slos/{service}/{slo}", || get(slos::slo)),
+    ("get", "/api/v1/slos/{service}/{slo}/proof", || get(slo_proof::proof)),
     ("post", "/api/v1/sql", || post(sql)),
     ("get", "/api/v1/status", || get(status)),
     ("get", "/api/v1/tools", || get(tools)),

@@ -12,6 +12,20 @@ async fn recount(world: &World) -> [i64; 2] {
     let row = world.api.row(detail["definition"]["sql"].as_str().unwrap()).await;
     let counts = [row[0].as_i64().unwrap(), row[1].as_i64().unwrap()];
     assert_eq!([detail["series"]["good"].as_i64().unwrap(), detail["series"]["bad"].as_i64().unwrap()], counts);
+    let answer = world.api.get("/api/v1/slos/shop/search-availability/proof").await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let proof: serde_json::Value = serde_json::from_str(&answer.text).unwrap();
+    assert_eq!(proof["matches"], true, "{proof}");
+    let figures = proof["figures"].as_array().unwrap();
+    assert_eq!(figures.len(), 9, "{proof}");
+    let period = &figures[8];
+    assert_eq!([period["recounted_good"].as_i64().unwrap(), period["recounted_bad"].as_i64().unwrap()], counts);
+    for figure in figures {
+        assert_eq!(
+            world.api.row(figure["sql"].as_str().unwrap()).await,
+            [figure["good"].clone(), figure["bad"].clone()]
+        );
+    }
     counts
 }
 

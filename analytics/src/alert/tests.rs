@@ -1,3 +1,4 @@
 mod examples;
 mod golden;
+mod low_traffic;
 mod months;

@@ -48,12 +48,14 @@ pub struct SloReport {
     pub revision: Option<String>,
     /// The share of events that must be good.
     pub target: f64,
-    /// Its window, such as `30d`.
+    /// Its window, such as `30d`, or its period of the calendar, such as `1M from 2026-01-01 00:00 Europe/Berlin`.
     pub window: String,
     /// Start of the window, inclusive.
     pub from: String,
     /// End of the window, exclusive: that of the running minute.
     pub to: String,
+    /// When the period of the calendar ends; null for a window that rolls.
+    pub period_ends: Option<String>,
     /// `logical` or `attempt`.
     pub mode: String,
     /// Good events.
@@ -66,7 +68,9 @@ pub struct SloReport {
     pub nulls: u64,
     /// Good and bad events.
     pub total: u64,
-    /// good / total; null without events.
+    /// Slices of time, if the budget is counted in those.
+    pub slices: Option<SlicesReport>,
+    /// good / (good + bad), of events or of slices, as the budget is counted; null without any.
     pub sli: Option<f64>,
     /// Events whose rows are not committed yet, most of which may still change.
     pub provisional: u64,
@@ -86,17 +90,30 @@ pub struct SloReport {
     pub coverage: f64,
 }
 
-/// An error budget; signed, never clamped.
+/// Slices of time that have ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlicesReport {
+    /// Slices in which enough events were good.
+    pub good: u64,
+    /// Slices in which too few were.
+    pub bad: u64,
+    /// Slices without events: neither.
+    pub empty: u64,
+}
+
+/// An error budget, of events or of slices; signed, never clamped.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BudgetReport {
     /// (1 - target) x total, as a decimal.
     pub allowed: String,
-    /// Bad events.
+    /// Bad events or slices.
     pub spent: u64,
     /// Allowed less spent, as a decimal.
     pub remaining: String,
     /// remaining / allowed; null without events.
     pub remaining_ratio: Option<f64>,
+    /// What the whole period of the calendar will allow if it goes on as it was, an estimate; null for a window that rolls.
+    pub allowed_in_period: Option<f64>,
 }
 
 /// How fast a budget burns over one window.
@@ -127,6 +144,8 @@ pub struct TierReport {
     pub short_window: String,
     /// The burn rate of both from which it fires.
     pub threshold: f64,
+    /// What holds it back although both windows burn: `exclusion`, `min_events`, `evidence`; null if nothing does.
+    pub held_back: Option<String>,
     /// `inactive`, `pending`, `firing`, `resolved`.
     pub state: String,
     /// `ok`, `stale`, `idle`, `learning`.
@@ -192,6 +211,56 @@ pub struct SloDefinition {
     pub file: String,
     /// A statement that counts the good and bad events of its window from `calls`.
     pub sql: String,
+}
+
+/// `GET /api/v1/slos/{service}/{slo}/proof`: the numbers of the last evaluation, and what SQL counts now over the rows up to the same position of
+/// the log. Rows that are not committed may have changed since; otherwise a difference is a fault of the program.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SloProof {
+    /// When, and over which rows.
+    #[serde(flatten)]
+    pub at: EvaluatedAt,
+    /// The SLO's service.
+    pub service: String,
+    /// The SLO's name.
+    pub slo: String,
+    /// The share of events or slices that must be good, with all its digits.
+    pub target: String,
+    /// What the budget is counted in: `events`, `slices`.
+    pub counted_in: String,
+    /// Events whose rows were not committed, most of which may still change.
+    pub provisional: u64,
+    /// Whether all figures are those of the recount.
+    pub matches: bool,
+    /// How the budget is worked out.
+    pub budget: String,
+    /// Over each window, shortest first, and over the period.
+    pub figures: Vec<ProofFigure>,
+}
+
+/// The counts of one window, and their proof.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProofFigure {
+    /// The window, such as `5m`, or `period`.
+    pub window: String,
+    /// Start, inclusive; of slices, the first in which one begins.
+    pub from: String,
+    /// End, exclusive.
+    pub to: String,
+    /// Good events or slices, as evaluated.
+    pub good: u64,
+    /// Bad ones, as evaluated.
+    pub bad: u64,
+    /// How the burn rate is worked out; null without events.
+    pub burn_rate: Option<String>,
+    /// The statement that recounts them.
+    pub sql: String,
+    /// Good ones, as recounted now.
+    pub recounted_good: u64,
+    /// Bad ones, as recounted now.
+    pub recounted_bad: u64,
+    /// Whether they are equal.
+    pub matches: bool,
 }
 
 /// Counts over time.

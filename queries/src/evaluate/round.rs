@@ -4,25 +4,31 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use toolgauge_analytics::alert::{Evaluation, History, Observation, Patience, Reason, Sources, State, Telemetry, step};
-use toolgauge_analytics::budget::{Budget, Tier, burn_rate};
+use toolgauge_analytics::budget::{Budget, Events, Severity, Tier, burn_rate};
+use toolgauge_analytics::calendar::Span;
+use toolgauge_analytics::evidence::Evidence;
 use toolgauge_analytics::sli::Counts;
+use toolgauge_analytics::timeslice::SliceCounts;
 use toolgauge_analytics::window::{Minute, Window};
 use toolgauge_proto::id::WalPosition;
 use toolgauge_proto::time::{MINUTE_MICROS, UnixMicros};
 
 use super::alerts::{Alert, AlertId, Change, Decisive};
+use super::statement::statement;
 use super::telemetry::{Arrivals, Coverage};
-use super::watched::{Past, Watched};
+use super::watched::{Live, Past, Watched};
 use crate::json::rfc3339;
+use crate::slo::definition::{Budgeting, BurnTier, Period, Slo};
 use crate::slo::set::CompiledSlo;
-use crate::slo::sql::{Span, recount};
 
 /// A service that sent nothing at all for so long has fallen silent, in microseconds.
 pub const HEARTBEAT_US: i64 = 15 * MINUTE_MICROS;
 /// `TelemetryStale` fires when the fastest tier of an SLO was stale for so long, in microseconds.
 pub const STALE_FOR_US: i64 = 5 * MINUTE_MICROS;
 /// The window whose burn rate is taken to go on, for the projected exhaustion.
-const PROJECTION: Window = Window::H6;
+pub(super) const PROJECTION: Window = Window::H6;
+/// The window that says what the telemetry of an SLO without tiers is like.
+pub(super) const UNTIERED: Window = Window::M5;
 
 /// When an evaluation is, and over which rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +50,38 @@ impl At {
     }
 }
 
+/// What holds back an alert that would begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeldBack {
+    /// The running minute does not count.
+    Exclusion,
+    /// The long window has too few events.
+    MinEvents,
+    /// So many failures may well be chance.
+    Evidence,
+}
+
+impl HeldBack {
+    /// Its word in the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exclusion => "exclusion",
+            Self::MinEvents => "min_events",
+            Self::Evidence => "evidence",
+        }
+    }
+}
+
 /// How a tier stands.
 #[derive(Debug, Clone)]
 pub struct TierStatus {
     /// The tier.
     pub tier: Tier,
+    /// The word of its label `severity`.
+    pub severity: Arc<str>,
+    /// What holds it back although both windows burn.
+    pub held_back: Option<HeldBack>,
     /// Its state.
     pub state: State,
     /// What it could tell.
@@ -62,11 +95,21 @@ pub struct SloStatus {
     pub slo: Arc<CompiledSlo>,
     /// See `slo_revision` in the table `slo_1m`.
     pub revision: Option<Arc<str>>,
-    /// Its windows, shortest first, each with its counts.
+    /// Its windows, shortest first, each with its counts, in what the budget is counted in.
     pub windows: Vec<(Window, Counts)>,
-    /// Over its own window.
+    /// Its period so far: from its start to the end of the running minute.
+    pub period: Span,
+    /// When a period of the calendar ends.
+    pub period_end: Option<Minute>,
+    /// Over its period, in what the budget is counted in.
     pub counts: Counts,
-    /// Of these, events of rows that are not committed.
+    /// Events over its period.
+    pub events: Counts,
+    /// Slices of its period, and where they begin, if the budget is counted in those.
+    pub slices: Option<(Span, SliceCounts)>,
+    /// What the whole period of the calendar will allow, if it goes on as it was.
+    pub allowed_in_period: Option<Events>,
+    /// Of the events, those of rows that are not committed.
     pub provisional: u64,
     /// Its tiers, fastest first.
     pub tiers: Vec<TierStatus>,
@@ -95,65 +138,108 @@ pub(super) struct Round<'a> {
 
 impl Round<'_> {
     /// Evaluates one SLO, whose ring stands at the minute of the evaluation.
-    pub(super) fn evaluate(&mut self, watched: &Watched, live: &HashMap<Minute, Counts>) -> SloStatus {
+    pub(super) fn evaluate(&mut self, watched: &mut Watched, live: &Live) -> SloStatus {
+        let (slo, now) = (Arc::clone(&watched.slo), watched.ring.now());
         let windows: Vec<(Window, Counts)> =
-            watched.windows.iter().map(|window| (*window, watched.sum(*window, live))).collect();
+            Arc::clone(&watched.windows).iter().map(|window| (*window, watched.over(*window, live))).collect();
+        let (period, recent, untiered) =
+            (watched.period(live), watched.over(PROJECTION, live), watched.over(UNTIERED, live));
         let over = |window: Window| {
             windows.iter().find(|(known, _)| *known == window).map_or_else(Counts::default, |(_, sum)| *sum)
         };
-        let counts = over(watched.slo.slo.window);
-        let now = watched.ring.now();
+        let counts = period.counts();
+        let (whole, allowed_in_period) = match slo.slo.period {
+            Period::Rolling(_) => (None, None),
+            Period::Calendar(calendar) => {
+                let whole = calendar.period_at(now);
+                let budget = Budget::of(&counts, slo.slo.target);
+                (Some(whole), Some(budget.allowed_in(period.span.minutes(), whole.minutes())))
+            }
+        };
         let mut status = SloStatus {
-            slo: Arc::clone(&watched.slo),
             revision: watched.revision.as_deref().map(Arc::from),
+            windows: Vec::new(),
+            period: period.span,
+            period_end: whole.map(|whole| whole.end),
             counts,
-            provisional: provisional(live, watched.slo.slo.window, now),
-            tiers: Vec::with_capacity(watched.tiers.len()),
+            events: period.events,
+            slices: period.slices,
+            allowed_in_period,
+            provisional: provisional(live, period.span),
+            tiers: Vec::with_capacity(slo.slo.tiers.len()),
             evaluation: Evaluation::Learning,
             coverage: 0.0,
-            projected_exhaustion: self.exhaustion(watched, &counts, &over(PROJECTION)),
-            windows: Vec::new(),
+            projected_exhaustion: None,
+            slo: Arc::clone(&slo),
         };
-        for (index, tier) in watched.tiers.iter().enumerate() {
+        status.projected_exhaustion = self.exhaustion(&status, &recent);
+        if slo.slo.tiers.is_empty() {
+            let coverage = self.coverage(UNTIERED, now);
+            status.evaluation = self.evaluation(watched, slo.slo.window, coverage, &untiered);
+            status.coverage = coverage.ratio();
+        }
+        let is_excluded = slo.slo.is_excluded(now);
+        for (index, burn_tier) in slo.slo.tiers.iter().enumerate() {
+            let tier = &burn_tier.tier;
             let (long, short) = (over(tier.long), over(tier.short));
-            let (arrivals, watermark) = (self.arrivals, self.at.watermark);
-            let coverage =
-                *self.coverages.entry(tier.short).or_insert_with(|| arrivals.coverage(tier.short, now, watermark));
-            let evaluation = self.evaluation(watched, tier, coverage, &short);
+            let coverage = self.coverage(tier.short, now);
+            let evaluation = self.evaluation(watched, tier.long, coverage, &short);
             if index == 0 {
                 (status.evaluation, status.coverage) = (evaluation, coverage.ratio());
             }
-            let burns = tier.burns(&long, &short, watched.slo.slo.target);
-            let observation = Observation { evaluation, burns, long_total: long.total() };
-            let decisive = Decisive { tier: tier.clone(), long, short, slo: Arc::clone(&watched.slo) };
-            let annotations = || self.annotations(watched, &decisive, &counts, status.projected_exhaustion);
             let id = &watched.alert_ids[index];
             // Only what is to be said needs its text.
-            let known =
+            let is_firing =
                 self.alerts.get(&id.fingerprint).is_some_and(|alert| matches!(alert.state, State::Firing { .. }));
-            let texts = if known || burns { annotations() } else { BTreeMap::new() };
-            let state = self.step(id, &observation, Patience::default(), Some(decisive.clone()), texts);
-            status.tiers.push(TierStatus { tier: tier.clone(), state, evaluation });
+            let burns = tier.burns(&long, &short, slo.slo.target);
+            // What fires goes on until it no longer burns.
+            let held_back = if burns && !is_firing { held_back(&slo.slo, tier, &long, now) } else { None };
+            let burns = burns && held_back.is_none();
+            // In minutes that do not count nothing begins and nothing ends.
+            let trusted = if is_excluded { Evaluation::Stale } else { evaluation };
+            let observation = Observation { evaluation: trusted, burns, long_total: long.total() };
+            let decisive = Decisive { tier: tier.clone(), long, short, slo: Arc::clone(&slo) };
+            let texts =
+                if is_firing || burns { self.annotations(burn_tier, &decisive, &status, now) } else { BTreeMap::new() };
+            let state = self.step(id, &observation, burn_tier.patience, Some(decisive), texts);
+            let severity = Arc::clone(&burn_tier.severity);
+            status.tiers.push(TierStatus { tier: tier.clone(), severity, held_back, state, evaluation });
         }
-        self.telemetry(watched, &status, &over(watched.tiers.last().map_or(watched.slo.slo.window, |tier| tier.long)));
+        self.telemetry(watched, &status, &over(watched.longest()));
         status.windows = windows;
         status
     }
 
-    fn exhaustion(&self, watched: &Watched, counts: &Counts, recent: &Counts) -> Option<UnixMicros> {
-        let (slo, target) = (&watched.slo.slo, watched.slo.slo.target);
-        let minutes = Budget::of(counts, target).exhausted_in_minutes(slo.window, burn_rate(recent, target)?)?;
+    fn coverage(&mut self, window: Window, now: Minute) -> Coverage {
+        let (arrivals, watermark) = (self.arrivals, self.at.watermark);
+        *self.coverages.entry(window).or_insert_with(|| arrivals.coverage(window, now, watermark))
+    }
+
+    /// When the budget is used up if it burns on as in [`PROJECTION`]: that of a rolling window as what was spent rolls off, that of a calendar's
+    /// period if that is before its end.
+    fn exhaustion(&self, status: &SloStatus, recent: &Counts) -> Option<UnixMicros> {
+        let slo = &status.slo.slo;
+        let budget = Budget::of(&status.counts, slo.target);
+        let minutes = match (status.period_end, status.allowed_in_period) {
+            (Some(end), Some(allowed)) => {
+                let left = allowed.to_f64() - budget.spent.to_f64();
+                let a_minute = recent.bad as f64 / f64::from(PROJECTION.minutes());
+                let minutes = (a_minute > 0.0).then(|| (left / a_minute).max(0.0))?;
+                (minutes < (end.0 - Minute::of(self.at.time).0) as f64).then_some(minutes)?
+            }
+            _ => budget.exhausted_in_minutes(slo.window, burn_rate(recent, slo.target)?)?,
+        };
         // As a double it is no more exact than to the minute; a thousand years are never.
         (minutes < 525_600_000.0).then(|| UnixMicros(self.at.time.0 + minutes as i64 * MINUTE_MICROS))
     }
 
-    fn evaluation(&self, watched: &Watched, tier: &Tier, coverage: Coverage, short: &Counts) -> Evaluation {
+    fn evaluation(&self, watched: &Watched, long: Window, coverage: Coverage, short: &Counts) -> Evaluation {
         let silent = |service: &String| {
             self.arrivals
                 .last_seen(service)
                 .is_none_or(|last| self.at.time.0.saturating_sub(Minute(last.0 + 1).start().0) > HEARTBEAT_US)
         };
-        let minutes = tier.long.at(watched.ring.now());
+        let minutes = long.at(watched.ring.now());
         let mut sources =
             watched.fed_by.iter().filter(|(_, last)| minutes.contains(last)).map(|(service, _)| service).peekable();
         let all_silent = sources.peek().is_some() && sources.all(silent);
@@ -171,7 +257,11 @@ impl Round<'_> {
     fn telemetry(&mut self, watched: &Watched, status: &SloStatus, longest: &Counts) {
         let Some(id) = watched.alert_ids.last() else { return };
         let observation = Observation {
-            evaluation: if status.evaluation == Evaluation::Learning { Evaluation::Learning } else { Evaluation::Ok },
+            evaluation: match status.evaluation {
+                Evaluation::Learning => Evaluation::Learning,
+                _ if watched.slo.slo.is_excluded(watched.ring.now()) => Evaluation::Stale,
+                _ => Evaluation::Ok,
+            },
             burns: status.evaluation == Evaluation::Stale && longest.total() > 0,
             long_total: longest.total(),
         };
@@ -300,26 +390,24 @@ impl Round<'_> {
 
     fn annotations(
         &self,
-        watched: &Watched,
+        burn_tier: &BurnTier,
         decisive: &Decisive,
-        counts: &Counts,
-        exhaustion: Option<UnixMicros>,
+        status: &SloStatus,
+        now: Minute,
     ) -> BTreeMap<String, String> {
-        let slo = &watched.slo.slo;
+        let (slo, counts) = (&decisive.slo.slo, &status.counts);
         let Decisive { tier, long, short, .. } = decisive;
         let rate = |counts: &Counts| {
             burn_rate(counts, slo.target).map_or("none".to_owned(), |rate| format!("{:.2}", rate.to_f64()))
         };
         let budget = Budget::of(counts, slo.target);
         let left = budget.remaining_ratio().map_or("unknown".to_owned(), |ratio| format!("{:.1} %", ratio * 100.0));
-        let minutes = tier.long.at(watched.ring.now());
-        let span = Span {
-            from: minutes.start().start(),
-            to: Minute(minutes.end().0 + 1).start(),
-            position: Some(self.at.position),
+        let (what, minutes) = match slo.budgeting {
+            Budgeting::Occurrences => ("", Span { start: *tier.long.at(now).start(), end: Minute(now.0 + 1) }),
+            Budgeting::Timeslices(slices) => (" slices", slices.window_at(tier.long, now)),
         };
         let summary = format!(
-            "{}/{} burns its error budget {} times as fast as allowed over {}: {} of {} failed; {} of the budget of {} is left",
+            "{}/{} burns its error budget {} times as fast as allowed over {}: {} of {}{what} failed; {} of the budget of {} is left",
             slo.service,
             slo.name,
             rate(long),
@@ -327,7 +415,7 @@ impl Round<'_> {
             long.bad,
             long.total(),
             left,
-            slo.window
+            slo.period
         );
         let texts = [
             ("budget_allowed", budget.allowed.to_string()),
@@ -344,7 +432,7 @@ impl Round<'_> {
             ("short_burn_rate", rate(short)),
             ("short_total", short.total().to_string()),
             ("short_window", tier.short.to_string()),
-            ("sql", recount(&slo.sli, &span)),
+            ("sql", statement(slo, minutes, Some(self.at.position))),
             ("summary", summary),
             ("target", slo.target.to_string()),
             ("threshold", format!("{:.2}", tier.factor.to_f64())),
@@ -354,14 +442,38 @@ impl Round<'_> {
         if let Some(description) = &slo.description {
             texts.insert("description".to_owned(), description.clone());
         }
-        if let Some(time) = exhaustion {
+        if let Some(time) = status.projected_exhaustion {
             texts.insert("projected_exhaustion".to_owned(), rfc3339(time));
+        }
+        if !burn_tier.targets.is_empty() {
+            texts.insert("notification_targets".to_owned(), burn_tier.targets.join(", "));
+        }
+        if let (true, Evidence::Improbable(bound)) =
+            (slo.guards.evidence, Evidence::of(long.bad, long.total(), slo.target))
+        {
+            let text = format!(
+                "so many failures have a probability of at most {bound:.0e} in a window of a service that meets its objective just so"
+            );
+            texts.insert("evidence".to_owned(), text);
         }
         texts
     }
 }
 
-fn provisional(live: &HashMap<Minute, Counts>, window: Window, now: Minute) -> u64 {
-    let minutes = window.at(now);
-    live.iter().filter(|(minute, _)| minutes.contains(minute)).map(|(_, counts)| counts.total()).sum()
+/// What keeps a tier that burns from firing.
+fn held_back(slo: &Slo, tier: &Tier, long: &Counts, now: Minute) -> Option<HeldBack> {
+    let needs_evidence = slo.guards.evidence && tier.severity == Severity::Page;
+    if slo.is_excluded(now) {
+        Some(HeldBack::Exclusion)
+    } else if long.total() < slo.guards.min_events {
+        Some(HeldBack::MinEvents)
+    } else if needs_evidence && !Evidence::of(long.bad, long.total(), slo.target).is_improbable() {
+        Some(HeldBack::Evidence)
+    } else {
+        None
+    }
+}
+
+fn provisional(live: &Live, span: Span) -> u64 {
+    live.iter().filter(|(minute, _)| span.contains(**minute)).map(|(_, counts)| counts.total()).sum()
 }

@@ -1,6 +1,7 @@
 //! The thread of the evaluation.
 
 mod load;
+mod prove;
 mod write;
 
 use std::collections::{HashMap, HashSet};
@@ -30,7 +31,9 @@ use crate::json::rfc3339;
 use crate::notify::PostableAlert;
 use crate::slo::counter::Counter;
 use crate::slo::set::{SloSet, Sources};
+use crate::tables::Catalog;
 use load::Reading;
+use prove::Proof;
 
 /// How often it is looked whether to end.
 const LOOK: Duration = Duration::from_millis(100);
@@ -56,6 +59,7 @@ struct Thread {
     shared: Arc<Shared>,
     engine: Arc<Engine>,
     lake: Arc<dyn toolgauge_proto::lake::Lake>,
+    catalog: Catalog,
     clock: Arc<dyn toolgauge_proto::time::Clock>,
     feed: Box<dyn Feed>,
     requests: Receiver<SeriesRequest>,
@@ -63,6 +67,8 @@ struct Thread {
     sources: Sources,
     set: Arc<SloSet>,
     watched: Vec<Watched>,
+    /// The fingerprints of all alerts that they can have.
+    known: HashSet<Arc<str>>,
     counter: Counter,
     /// Live rows of the last evaluation.
     live: LooseTally,
@@ -81,6 +87,7 @@ struct Thread {
     retired: Vec<Revision>,
     reading: Option<Reading>,
     reading_not_before: Instant,
+    proof: Proof,
     changes: Vec<Change>,
     next_change: u64,
     /// Changes up to here are committed.
@@ -115,6 +122,7 @@ impl Thread {
                 next += self.settings.interval * (missed + 1);
             }
             self.append();
+            self.prove();
         }
         self.finish();
     }
@@ -169,13 +177,11 @@ impl Thread {
         };
         let waiting = round.changes.len();
         let mut slos = Vec::with_capacity(self.watched.len());
-        let mut known: HashSet<Arc<str>> = HashSet::new();
         for (watched, live) in self.watched.iter_mut().zip(&live.counts) {
-            watched.ring.advance(now);
+            watched.advance(now);
             slos.push(round.evaluate(watched, live));
-            known.extend(watched.alert_ids.iter().map(|id| Arc::clone(&id.fingerprint)));
         }
-        round.end_orphans(|fingerprint| known.contains(fingerprint));
+        round.end_orphans(|fingerprint| self.known.contains(fingerprint));
         let changes = (self.changes.len() - waiting) as u64;
         self.live = live;
         let alerts = self.alerts.values().map(|alert| AlertStatus {
@@ -261,6 +267,7 @@ impl Thread {
                 }
                 let mut series: Vec<(Minute, Counts)> = series.into_iter().collect();
                 series.sort_unstable_by_key(|(minute, _)| *minute);
+                series.iter_mut().for_each(|(minute, counts)| *counts = self.watched[place].shown(*minute, *counts));
                 series
             });
             // Whoever asked may be gone.

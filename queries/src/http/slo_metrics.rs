@@ -117,6 +117,18 @@ pub(super) fn text(evaluator: &Evaluator) -> String {
             counters.failed_appends.load(Relaxed),
         ),
         (
+            "toolgauge_slo_proof_checks_total",
+            "counter",
+            "Minutes of SLOs that were recounted from calls.",
+            counters.proofs.load(Relaxed),
+        ),
+        (
+            "toolgauge_slo_proof_mismatches_total",
+            "counter",
+            "Minutes of SLOs whose counts were not those of a recount: a fault of the program.",
+            counters.proof_mismatches.load(Relaxed),
+        ),
+        (
             "toolgauge_alert_changes_unrecorded_total",
             "counter",
             "Changes of alerts that were sent although they could not be written to the table alerts.",

@@ -9,24 +9,23 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 use toolgauge_analytics::alert::State as AlertState;
-use toolgauge_analytics::budget::{Budget, burn_rate};
+use toolgauge_analytics::budget::{Budget, Events, burn_rate};
 use toolgauge_analytics::sli::Counts;
 use toolgauge_analytics::window::{Minute, Window};
 use toolgauge_proto::api::slo::{
-    AlertChange, AlertReport, AlertsReport, BudgetReport, BurnRate, BurnRates, EvaluatedAt, SloBurnRate, SloDefinition,
-    SloDetail, SloFault, SloNotEvaluated, SloPoint, SloReport, SloSeries, SlosReport, TierReport,
+    AlertChange, AlertReport, AlertsReport, BudgetReport, BurnRate, BurnRates, EvaluatedAt, SlicesReport, SloBurnRate,
+    SloDefinition, SloDetail, SloFault, SloNotEvaluated, SloPoint, SloReport, SloSeries, SlosReport, TierReport,
 };
 use toolgauge_proto::call::Layer;
 use toolgauge_proto::time::{MINUTE_MICROS, UnixMicros};
 
 use super::problem::Fault;
 use super::{Api, json_response, parameters, range};
-use crate::evaluate::{At, Evaluated, Evaluator, Series, SloStatus};
+use crate::evaluate::{At, Evaluated, Evaluator, Series, SloStatus, statement};
 use crate::json::rfc3339;
 use crate::report::{self, AlertFilter};
 use crate::slo::definition::Judged;
 use crate::slo::fault::Severity;
-use crate::slo::sql::{Span, recount};
 
 /// Most points of a series.
 const POINTS_MAX: i64 = 1_000;
@@ -41,13 +40,24 @@ fn evaluator(api: &Api) -> Result<&Arc<Evaluator>, Fault> {
 }
 
 /// The last evaluation.
-fn evaluated(api: &Api) -> Result<(At, Arc<Evaluated>), Fault> {
+pub(super) fn evaluated(api: &Api) -> Result<(At, Arc<Evaluated>), Fault> {
     let evaluated = evaluator(api)?.evaluated();
     let waiting = || Fault::new(StatusCode::SERVICE_UNAVAILABLE, "nothing is evaluated yet; try again in a moment");
     Ok((evaluated.at.ok_or_else(waiting)?, evaluated))
 }
 
-fn at_of(at: &At) -> EvaluatedAt {
+fn unknown(service: &str, name: &str) -> Fault {
+    let message = format!("there is no SLO {name:?} of service {service:?}; /api/v1/slos lists them");
+    Fault::new(StatusCode::NOT_FOUND, message)
+}
+
+/// An SLO of an evaluation.
+pub(super) fn find<'a>(evaluated: &'a Evaluated, service: &str, name: &str) -> Result<&'a SloStatus, Fault> {
+    let found = evaluated.slos.iter().find(|status| status.slo.slo.service == service && status.slo.slo.name == name);
+    found.ok_or_else(|| unknown(service, name))
+}
+
+pub(super) fn at_of(at: &At) -> EvaluatedAt {
     EvaluatedAt { time: rfc3339(at.time), position: at.position.0, watermark: rfc3339(at.watermark) }
 }
 
@@ -82,7 +92,7 @@ pub(super) async fn slos(State(api): State<Arc<Api>>) -> Result<Response, Fault>
     });
     json_response(&SlosReport {
         at: at_of(&at),
-        slos: evaluated.slos.iter().map(|slo| slo_report(&at, slo)).collect(),
+        slos: evaluated.slos.iter().map(|slo| slo_report(slo)).collect(),
         not_evaluated: not_evaluated.collect(),
         faults: faults.collect(),
     })
@@ -108,16 +118,9 @@ fn state_of(status: &SloStatus) -> &'static str {
     worst.map_or("inactive", AlertState::as_str)
 }
 
-/// The minutes of a window at an evaluation, as instants: start inclusive, end exclusive.
-fn instants(window: Window, at: &At) -> (UnixMicros, UnixMicros) {
-    let minutes = window.at(Minute::of(at.time));
-    (minutes.start().start(), Minute(minutes.end().0 + 1).start())
-}
-
-pub(super) fn slo_report(at: &At, status: &SloStatus) -> SloReport {
-    let (slo, counts) = (&status.slo.slo, &status.counts);
+pub(super) fn slo_report(status: &SloStatus) -> SloReport {
+    let (slo, counts, events) = (&status.slo.slo, &status.counts, &status.events);
     let budget = Budget::of(counts, slo.target);
-    let (from, to) = instants(slo.window, at);
     SloReport {
         service: slo.service.clone(),
         slo: slo.name.clone(),
@@ -126,15 +129,21 @@ pub(super) fn slo_report(at: &At, status: &SloStatus) -> SloReport {
         description: slo.description.clone(),
         revision: status.revision.as_deref().map(str::to_owned),
         target: slo.target.to_f64(),
-        window: slo.window.to_string(),
-        from: rfc3339(from),
-        to: rfc3339(to),
+        window: slo.period.to_string(),
+        from: rfc3339(status.period.start.start()),
+        to: rfc3339(status.period.end.start()),
+        period_ends: status.period_end.map(|end| rfc3339(end.start())),
         mode: slo.sli.mode.as_str().to_owned(),
-        good: counts.good,
-        bad: counts.bad,
-        excluded: counts.excluded,
-        nulls: counts.nulls,
-        total: counts.total(),
+        good: events.good,
+        bad: events.bad,
+        excluded: events.excluded,
+        nulls: events.nulls,
+        total: events.total(),
+        slices: status.slices.map(|(_, slices)| SlicesReport {
+            good: slices.good,
+            bad: slices.bad,
+            empty: slices.empty,
+        }),
         sli: counts.ratio(),
         provisional: status.provisional,
         budget: BudgetReport {
@@ -142,6 +151,7 @@ pub(super) fn slo_report(at: &At, status: &SloStatus) -> SloReport {
             spent: counts.bad,
             remaining: budget.remaining.to_string(),
             remaining_ratio: budget.remaining_ratio(),
+            allowed_in_period: status.allowed_in_period.map(Events::to_f64),
         },
         projected_exhaustion: status.projected_exhaustion.map(rfc3339),
         burn_rates: status.windows.iter().map(|(window, counts)| burn(*window, counts, status)).collect(),
@@ -150,10 +160,11 @@ pub(super) fn slo_report(at: &At, status: &SloStatus) -> SloReport {
             .iter()
             .map(|tier| TierReport {
                 burn_tier: tier.tier.name.to_string(),
-                severity: tier.tier.severity.as_str().to_owned(),
+                severity: tier.severity.to_string(),
                 long_window: tier.tier.long.to_string(),
                 short_window: tier.tier.short.to_string(),
                 threshold: tier.tier.factor.to_f64(),
+                held_back: tier.held_back.map(|held_back| held_back.as_str().to_owned()),
                 state: tier.state.as_str().to_owned(),
                 evaluation: tier.evaluation.as_str().to_owned(),
             })
@@ -196,34 +207,28 @@ pub(super) async fn slo(
         return Err(Fault::bad_request(format!("\"group\" must be {{}}, which stands for none, got {group:?}")));
     }
     let (at, evaluated) = evaluated(&api)?;
-    let found = evaluated.slos.iter().find(|status| status.slo.slo.service == service && status.slo.slo.name == name);
-    let unknown = || {
-        Fault::new(
-            StatusCode::NOT_FOUND,
-            format!("there is no SLO {name:?} of service {service:?}; /api/v1/slos lists them"),
-        )
-    };
-    let status = found.ok_or_else(unknown)?;
-    let (start, end) = instants(status.slo.slo.window, &at);
+    let status = find(&evaluated, &service, &name)?;
+    let (start, end) = (status.period.start.start(), status.period.end.start());
     let (from, to) = match (&from, &to) {
         (None, None) => (start, end),
         _ => range::range(from.as_deref(), to.as_deref(), api.clock.now()).map_err(Fault::bad_request)?,
     };
     let (first, last) = (Minute::of(from).max(Minute::of(start)), Minute(Minute::of(UnixMicros(to.0 - 1)).0));
-    let series = evaluator(&api)?.series(&service, &name, first, last).await?.ok_or_else(unknown)?;
+    let series = evaluator(&api)?.series(&service, &name, first, last).await?;
+    let series = series.ok_or_else(|| unknown(&service, &name))?;
     let sli = &status.slo.slo.sli;
-    let span = Span { from: start, to: end, position: Some(at.position) };
+    let span = status.slices.map_or(status.period, |(span, _)| span);
     let judge = |judged: Judged| (sli.judged == judged).then(|| sli.judge.text.clone());
     json_response(&SloDetail {
         at: at_of(&at),
-        slo: slo_report(&at, status),
+        slo: slo_report(status),
         definition: SloDefinition {
             total: sli.total.text.clone(),
             good: judge(Judged::Good),
             bad: judge(Judged::Bad),
             layer: sli.layer.map(Layer::as_str).map(str::to_owned),
             file: status.slo.slo.file.to_string(),
-            sql: recount(sli, &span),
+            sql: statement(&status.slo.slo, span, Some(at.position)),
         },
         series: slo_series(&series, first, last),
     })

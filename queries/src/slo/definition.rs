@@ -310,13 +310,8 @@ impl Form {
     #[must_use]
     pub const fn is_evaluated(self) -> bool {
         match self {
-            Self::Calendar
-            | Self::Timeslices
-            | Self::Policies
-            | Self::Guards
-            | Self::Exclusions
-            | Self::Groups
-            | Self::CostBudget => false,
+            Self::Calendar | Self::Timeslices | Self::Policies | Self::Guards | Self::Exclusions => true,
+            Self::Groups | Self::CostBudget => false,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -318,6 +319,14 @@ impl World {
         self.state().failing.insert(table, failing);
     }
 
+    /// Doubles all rows of a table, as nobody may.
+    pub(crate) fn double(&self, table: Table) {
+        let mut state = self.state();
+        let rows = state.tables.entry(table).or_default();
+        rows.extend(rows.clone());
+        state.publish();
+    }
+
     /// Forgets all rows of a table, and who has appended them.
     pub(crate) fn clear(&self, table: Table) {
         let mut state = self.state();
@@ -435,6 +444,9 @@ pub(crate) struct Running {
     pub(crate) sql: Sql,
     settings: EvaluateSettings,
     pub(crate) evaluator: Arc<Evaluator>,
+    /// Minutes that were recounted, by all evaluators.
+    pub(crate) proofs: AtomicU64,
+    pub(crate) mismatches: AtomicU64,
 }
 
 impl Running {
@@ -446,12 +458,14 @@ impl Running {
             slos: vec![folder.path().to_owned()],
             interval: Duration::from_millis(1),
             flush_interval: Duration::from_millis(5),
+            proof_interval: Duration::from_millis(25),
             external_url: "http://toolgauge.example".to_owned(),
             ..EvaluateSettings::default()
         };
         let manager = Manager::start().await;
         let evaluator = Self::evaluator(&world, &sql, &settings, &manager).await;
-        Self { world, _folder: folder, manager, sql, settings, evaluator }
+        let (proofs, mismatches) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { world, _folder: folder, manager, sql, settings, evaluator, proofs, mismatches }
     }
 
     async fn evaluator(
@@ -482,6 +496,9 @@ impl Running {
         let evaluator = Arc::clone(&self.evaluator);
         tokio::task::spawn_blocking(move || evaluator.stop()).await.unwrap();
         self.evaluator.notifier().stop().await;
+        let counters = self.evaluator.counters();
+        self.proofs.fetch_add(counters.proofs.load(Relaxed), Relaxed);
+        self.mismatches.fetch_add(counters.proof_mismatches.load(Relaxed), Relaxed);
     }
 
     /// Waits for an evaluation of what is there now in which everything is counted.

@@ -11,6 +11,7 @@ use toolgauge_proto::id::WalPosition;
 use toolgauge_proto::lake::{Feed, FeedItem, View};
 use toolgauge_proto::table::Table;
 
+use super::prove::Proof;
 use super::{LOOK, Thread};
 use crate::engine::Error;
 use crate::evaluate::alerts::Restored;
@@ -46,6 +47,7 @@ impl Thread {
     ) -> Result<Self, Error> {
         let (engine, lake, clock) =
             (Arc::clone(&context.engine), Arc::clone(&context.lake), Arc::clone(&context.clock));
+        let catalog = context.catalog.clone();
         let internal = |error: &dyn std::fmt::Display| Error::Internal(error.to_string());
         let appender = Appender::start(context).map_err(|error| internal(&error))?;
         let app_id = format!("{}/{}", lake.writer(), Table::Slo1m.name());
@@ -58,12 +60,14 @@ impl Thread {
             shared,
             engine,
             lake,
+            catalog,
             clock,
             feed,
             requests,
             appender,
             set: Arc::default(),
             watched: Vec::new(),
+            known: HashSet::new(),
             counter: Counter::new([])?,
             live: LooseTally::default(),
             arrivals: Arrivals::default(),
@@ -75,6 +79,7 @@ impl Thread {
             retired: Vec::new(),
             reading: None,
             reading_not_before: Instant::now(),
+            proof: Proof::new(now.0),
             changes: Vec::new(),
             next_change: 1,
             committed_change: 0,
@@ -183,6 +188,8 @@ impl Thread {
         }
         self.counter = Counter::new(self.watched.iter().map(|watched| watched.slo.sli.as_ref()))?;
         self.live = LooseTally::new(self.watched.len());
+        let ids = self.watched.iter().flat_map(|watched| &watched.alert_ids);
+        self.known = ids.map(|id| Arc::clone(&id.fingerprint)).collect();
         self.set = Arc::new(set);
         Ok(())
     }
@@ -195,7 +202,7 @@ impl Thread {
         if places.is_empty() {
             return Ok(());
         }
-        let longest = places.iter().filter_map(|place| self.watched[*place].windows.last()).max().copied();
+        let longest = places.iter().filter_map(|place| self.watched[*place].ring.windows().last()).max().copied();
         let since = *longest.unwrap_or(Window::D30).at(Minute::of(self.time)).start();
         let names: HashMap<Revision, usize> =
             places.iter().filter_map(|place| Some((revision_of(&self.watched[*place])?, *place))).collect();
@@ -219,7 +226,7 @@ impl Thread {
 
     /// Which services fed SLOs before the cursor: within the longest window that asks whether one of them still sends.
     fn load_services(&mut self, view: &View, places: &[usize]) -> Result<(), Error> {
-        let longest = places.iter().flat_map(|place| &self.watched[*place].tiers).map(|tier| tier.long).max();
+        let longest = places.iter().map(|place| self.watched[*place].longest()).max();
         let Some(longest) = longest else { return Ok(()) };
         let since = *longest.at(Minute::of(self.time)).start();
         let slis: Vec<Arc<CompiledSli>> =
@@ -234,6 +241,10 @@ impl Thread {
     /// Begins to read the history of SLOs that have none.
     pub(super) fn begin_reading(&mut self, view: &View) {
         if self.reading.is_some() || Instant::now() < self.reading_not_before || self.folded != view.committed {
+            return;
+        }
+        // This is asked for many times a second.
+        if !self.watched.iter().any(|watched| watched.past == Past::Waiting) {
             return;
         }
         let taken: HashSet<Revision> =
