@@ -5,6 +5,7 @@
 //! * [`sli`], [`window`], [`budget`]: what is counted of an SLO, over which minutes, and what it means for the budget.
 //! * [`calendar`], [`timeslice`]: periods of a calendar, and slices of time as events.
 //! * [`alert`]: when an alert fires and when it ends. [`evidence`]: whether failures are more than chance.
+//! * [`threshold`], [`cost_budget`], [`heartbeat`]: what other alerts than those of SLOs are decided by.
 //!
 //! The crate is pure. No clock, no input or output, no threads: time is an argument, and the same arguments give the
 //! same answer. It knows the words of `toolgauge-proto` and nothing else of Toolgauge.
@@ -13,10 +14,13 @@ pub mod additive;
 pub mod alert;
 pub mod budget;
 pub mod calendar;
+pub mod cost_budget;
 pub mod evidence;
+pub mod heartbeat;
 pub mod hist;
 pub mod rollup;
 pub mod settle;
 pub mod sli;
+pub mod threshold;
 pub mod timeslice;
 pub mod window;
