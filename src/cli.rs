@@ -1,6 +1,7 @@
 //! The commands. Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration.
 
 mod backup;
+mod rules;
 mod slo;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -63,6 +64,11 @@ enum Command {
     },
     /// Copy the data folder of a server while it runs; the copy is a data folder that a server can start on
     Backup(backup::Options),
+    /// Alerts beside those of service level objectives
+    Rules {
+        #[command(subcommand)]
+        action: RulesAction,
+    },
     /// Look at the configuration
     Config {
         #[command(subcommand)]
@@ -153,6 +159,17 @@ enum Report {
     },
     /// Error budget, burn rate and alert state of every SLO
     Slo {
+        #[command(flatten)]
+        connection: Connection,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum RulesAction {
+    /// Print the rules that most teams begin with, to put them into the folder of `--slo`
+    Preset,
+    /// The rules of a running server, with their figures
+    List {
         #[command(flatten)]
         connection: Connection,
     },
@@ -278,6 +295,10 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Report { report: Report::Slo { connection } } => slo::report(&connection),
         Command::Backup(options) => backup::run(&options),
         Command::Slo { action } => slo::run(action),
+        Command::Rules { action: RulesAction::Preset } => {
+            Ok(std::io::stdout().write_all(toolgauge_queries::rules::PRESET.as_bytes())?)
+        }
+        Command::Rules { action: RulesAction::List { connection } } => rules::list(&connection),
         Command::Config { action: ConfigAction::Show(settings) } => {
             let config = load(&settings)?;
             let text = toml::to_string(&config).map_err(|error| Failure::Answer(error.into()))?;

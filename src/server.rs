@@ -18,6 +18,7 @@ use toolgauge_queries::engine::Error as QueryError;
 use toolgauge_queries::evaluate::Evaluator;
 use toolgauge_queries::http::{Api, Origins, WrongOrigin, serve};
 use toolgauge_queries::notify::{Notifier, NotifyError};
+use toolgauge_queries::rules::Rules;
 
 use crate::config::Config;
 use crate::metrics;
@@ -90,6 +91,7 @@ pub struct Server {
     pub http: SocketAddr,
     collector: Option<Collector>,
     evaluator: Option<Arc<Evaluator>>,
+    rules: Option<Arc<Rules>>,
     stop_receiver: watch::Sender<bool>,
     receiver: Option<JoinHandle<Result<(), ServeError>>>,
     stop_http: watch::Sender<bool>,
@@ -156,16 +158,20 @@ impl Server {
         let lake = collector.lake();
         let (metrics_lake, counters) = (Arc::clone(&lake), receiver.counters());
         let text = Box::new(move || metrics::text(&metrics_lake, &counters));
-        let evaluator = if config.slo.0.is_empty() && !config.alerting.learn_slos.0 {
-            None
+        let (evaluator, rules) = if config.slo.0.is_empty() && !config.alerting.learn_slos.0 {
+            (None, None)
         } else {
             let notifier =
                 Notifier::start(&config.alertmanager.0, config.alerting.timeout.0, &tokio::runtime::Handle::current())?;
             let settings = config.evaluate(http);
-            let (lake, engine, clock) = (Arc::clone(&lake), Arc::clone(&engine), Arc::clone(&clock));
-            Some(Evaluator::start(settings, lake, engine, clock, notifier).await?)
+            let parts = || (Arc::clone(&lake), Arc::clone(&engine), Arc::clone(&clock));
+            let ((lake, engine, clock), of_rules) = (parts(), parts());
+            let evaluator = Evaluator::start(settings.clone(), lake, engine, clock, notifier).await?;
+            let (lake, engine, clock) = of_rules;
+            let rules = Rules::start(settings, lake, engine, clock, Arc::clone(&evaluator)).await?;
+            (Some(evaluator), Some(rules))
         };
-        let api = Api::with_slos(lake, engine, clock, text, evaluator.clone()).await?;
+        let api = Api::with_slos(lake, engine, clock, text, evaluator.clone(), rules.clone()).await?;
 
         let (stop_receiver, receiver_stopped) = watch::channel(false);
         let receiver_task = tokio::spawn({
@@ -186,6 +192,7 @@ impl Server {
             http,
             collector: Some(collector),
             evaluator,
+            rules,
             stop_receiver,
             receiver: Some(receiver_task),
             stop_http,
@@ -218,6 +225,9 @@ impl Server {
             Some(task) => task.await?,
             None => Ok(()),
         };
+        if let Some(rules) = self.rules.take() {
+            tokio::task::spawn_blocking(move || rules.stop()).await?;
+        }
         if let Some(evaluator) = self.evaluator.take() {
             tracing::info!("stopping: writing down what was evaluated");
             let stopping = Arc::clone(&evaluator);

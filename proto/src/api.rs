@@ -1,5 +1,6 @@
 //! The JSON of the HTTP API. Times are RFC 3339 strings in UTC; money is a decimal string, so that no digit is lost.
 
+pub mod rule;
 pub mod slo;
 
 use std::collections::BTreeMap;

@@ -29,12 +29,12 @@
 //! again. Counts that cannot are not tried again until the next start, which counts them anew; evaluation goes on. When the history cannot be
 //! read, it is tried again a minute later.
 
-mod alerts;
+pub(crate) mod alerts;
 mod append;
-mod history;
+pub(crate) mod history;
 mod round;
 mod statement;
-mod telemetry;
+pub(crate) mod telemetry;
 mod thread;
 mod watched;
 

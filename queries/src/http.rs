@@ -14,10 +14,13 @@ mod cors;
 mod metrics;
 mod problem;
 mod range;
+mod rule_metrics;
+mod rules;
 mod serve;
 mod slo_metrics;
 mod slo_proof;
 mod slos;
+mod webhook;
 
 use std::future::Future;
 use std::io;
@@ -41,7 +44,9 @@ use crate::engine::{Answer, Engine, Error};
 use crate::evaluate::Evaluator;
 use crate::json;
 use crate::report::{self, Range, Source};
+use crate::rules::Rules;
 use crate::tables::Catalog;
+use crate::webhook::Webhook;
 pub use cors::{Origins, WrongOrigin};
 use metrics::QueryMetrics;
 use problem::Fault;
@@ -60,10 +65,12 @@ const INDEX: &str = include_str!("index.html");
 type Route = (&'static str, &'static str, fn() -> MethodRouter<Arc<Api>>);
 const ROUTES: &[Route] = &[
     ("get", "/", || get(async || Html(INDEX))),
+    ("post", "/api/v1/alertmanager/webhook", || post(webhook::take)),
     ("get", "/api/v1/alerts", || get(slos::alerts)),
     ("get", "/api/v1/burn-rates", || get(slos::burn_rates)),
     ("get", "/api/v1/latency", || get(latency)),
     ("get", "/api/v1/openapi.json", || get(async || typed("application/json", OPENAPI.to_owned()))),
+    ("get", "/api/v1/rules", || get(rules::rules)),
     ("get", "/api/v1/slos", || get(slos::slos)),
     ("get", "/api/v1/slos/{service}/{slo}", || get(slos::slo)),
     ("get", "/api/v1/slos/{service}/{slo}/proof", || get(slo_proof::proof)),
@@ -87,6 +94,9 @@ pub struct Api {
     metrics_text: MetricsText,
     metrics: QueryMetrics,
     evaluator: Option<Arc<Evaluator>>,
+    rules: Option<Arc<Rules>>,
+    webhook: Webhook,
+    webhook_places: tokio::sync::Semaphore,
     started: Instant,
 }
 
@@ -107,10 +117,10 @@ impl Api {
         clock: Arc<dyn Clock>,
         metrics_text: MetricsText,
     ) -> Result<Arc<Self>, Error> {
-        Self::with_slos(lake, engine, clock, metrics_text, None).await
+        Self::with_slos(lake, engine, clock, metrics_text, None, None).await
     }
 
-    /// As [`Api::new`], with SLOs if there is somebody who evaluates them.
+    /// As [`Api::new`], with SLOs and rules if there is somebody who evaluates them.
     ///
     /// # Errors
     /// If the views do not fit the tables.
@@ -120,11 +130,27 @@ impl Api {
         clock: Arc<dyn Clock>,
         metrics_text: MetricsText,
         evaluator: Option<Arc<Evaluator>>,
+        rules: Option<Arc<Rules>>,
     ) -> Result<Arc<Self>, Error> {
         let catalog = Catalog::new(&engine).await?;
         let metrics = QueryMetrics::default();
         let started = Instant::now();
-        Ok(Arc::new(Self { lake, engine, catalog, clock, metrics_text, metrics, evaluator, started }))
+        let webhook = Webhook::start(Arc::clone(&lake), Arc::clone(&clock))
+            .map_err(|error| Error::Internal(format!("start the door for notifications: {error}")))?;
+        let webhook_places = tokio::sync::Semaphore::new(webhook::READING_MAX);
+        Ok(Arc::new(Self {
+            lake,
+            engine,
+            catalog,
+            clock,
+            metrics_text,
+            metrics,
+            evaluator,
+            rules,
+            webhook,
+            webhook_places,
+            started,
+        }))
     }
 
     /// Runs one read-only statement over the newest snapshot.
@@ -221,12 +247,16 @@ fn parameters<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Fault> {
 }
 
 async fn body_of(body: Body) -> Result<axum::body::Bytes, Fault> {
-    match tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, BODY_BYTES_MAX)).await {
+    body_up_to(body, BODY_BYTES_MAX, "send a shorter statement").await
+}
+
+/// The body, if it has at most so many bytes; `remedy` says what to do about a longer one.
+async fn body_up_to(body: Body, bytes_max: usize, remedy: &str) -> Result<axum::body::Bytes, Fault> {
+    match tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, bytes_max)).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_too_long(&error) => Err(Fault::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the body is over {BODY_BYTES_MAX} bytes; send a shorter statement"),
-        )),
+        Ok(Err(error)) if is_too_long(&error) => {
+            Err(Fault::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is over {bytes_max} bytes; {remedy}")))
+        }
         Ok(Err(error)) => Err(Fault::bad_request(format!("the body could not be read: {error}"))),
         Err(_) => {
             Err(Fault::new(StatusCode::REQUEST_TIMEOUT, format!("the body did not arrive within {BODY_TIMEOUT:?}")))
@@ -340,6 +370,10 @@ async fn metrics(State(api): State<Arc<Api>>) -> Response {
     if let Some(evaluator) = &api.evaluator {
         text.push_str(&slo_metrics::text(evaluator));
     }
+    if let Some(rules) = &api.rules {
+        text.push_str(&rule_metrics::of_rules(rules));
+    }
+    text.push_str(&rule_metrics::of_webhook(api.webhook.counters()));
     typed("text/plain; version=0.0.4; charset=utf-8", text)
 }
 

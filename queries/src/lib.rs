@@ -6,7 +6,9 @@
 //! * [`hex`]: the SQL function `hex`, and the rule that lets `hex(id) = '...'` find rows by `id`.
 //! * [`report`]: the reports of the API, each from one snapshot.
 //! * [`slo`]: service level objectives: OpenSLO documents, and what they count.
+//! * [`rules`]: alerts beside those of SLOs: thresholds, budgets of money, heartbeats.
 //! * [`evaluate`]: counts and evaluates them as rows come. [`notify`]: delivers alerts to Alertmanagers.
+//! * [`webhook`]: notifications of Alertmanagers, on their way into the table `alerts`.
 //! * [`http`]: the HTTP API.
 //!
 //! The crate knows the lake only as [`toolgauge_proto::lake::Lake`]. Every statement is answered from one view, taken
@@ -20,5 +22,7 @@ pub mod json;
 pub mod latency;
 pub mod notify;
 pub mod report;
+pub mod rules;
 pub mod slo;
 pub mod tables;
+pub mod webhook;

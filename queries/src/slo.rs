@@ -9,6 +9,7 @@
 //! * [`learned`]: SLOs for those who have written none.
 //! * [`set`]: the files and folders, read again and again; of a broken file the last good version stays in force.
 //! * [`explain`]: what its alerts need to fire. [`backtest`]: what they would have done.
+//! * `rules`: the documents of rules, which stand beside them ([`crate::rules`]).
 //! * [`counter`]: counts the events of all SLOs in batches of `calls`. [`sql`]: the statements that count the same.
 
 mod annotations;
@@ -20,6 +21,7 @@ pub mod fault;
 pub mod learned;
 mod policies;
 pub mod resolve;
+mod rules;
 pub mod set;
 mod shape;
 pub mod sql;

@@ -60,16 +60,21 @@ async fn an_alertmanager_that_misbehaves_delays_nobody() {
 const PROGRAM: &str = "prometheus-alertmanager";
 
 /// Debian's Alertmanager; killed when dropped.
-struct Real {
+pub(crate) struct Real {
     child: Child,
-    api: Api,
+    pub(crate) api: Api,
 }
 
 impl Real {
     /// `None` if it is not installed here.
-    async fn start(folder: &std::path::Path) -> Option<Self> {
+    pub(crate) async fn start(folder: &std::path::Path) -> Option<Self> {
+        Self::start_with(folder, "route: {receiver: none}\nreceivers: [{name: none}]\n").await
+    }
+
+    /// The same with a configuration.
+    pub(crate) async fn start_with(folder: &std::path::Path, text: &str) -> Option<Self> {
         let configuration = folder.join("alertmanager.yml");
-        std::fs::write(&configuration, "route: {receiver: none}\nreceivers: [{name: none}]\n").unwrap();
+        std::fs::write(&configuration, text).unwrap();
         let address = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let child = Command::new(PROGRAM)
             .arg(format!("--config.file={}", configuration.display()))
@@ -97,7 +102,7 @@ impl Real {
         Some(real)
     }
 
-    async fn alerts(&self) -> Vec<Value> {
+    pub(crate) async fn alerts(&self) -> Vec<Value> {
         let answer = self.api.get("/api/v2/alerts").await;
         serde_json::from_str::<Vec<Value>>(&answer.text).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
     }

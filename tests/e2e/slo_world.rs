@@ -138,12 +138,17 @@ impl World {
 
     /// One call for each of the last `seconds`, received now.
     pub(crate) async fn send(&mut self, seconds: i64, calls: Calls) {
+        self.send_of("search", seconds, calls).await;
+    }
+
+    /// The same of another tool.
+    pub(crate) async fn send_of(&mut self, tool: &str, seconds: i64, calls: Calls) {
         let now = self.now().0;
         let spans = (0..seconds).rev().map(|ago| {
             self.calls += 1;
             // They end within the second that has passed.
             let end_ns = u64::try_from((now - ago * SECOND - SECOND / 2) * 1_000).unwrap();
-            let span = tool_span("search", self.calls, 0, end_ns - 1_000_000, 1_000_000);
+            let span = tool_span(tool, self.calls, 0, end_ns - 1_000_000, 1_000_000);
             if calls == Calls::Good { span } else { failed(span, "TimeoutError") }
         });
         let spans = spans.collect();

@@ -21,34 +21,34 @@ use crate::slo::set::CompiledSlo;
 
 /// Labels and their hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct AlertId {
-    pub(super) labels: Arc<BTreeMap<String, String>>,
+pub(crate) struct AlertId {
+    pub(crate) labels: Arc<BTreeMap<String, String>>,
     /// 16 hex digits.
-    pub(super) fingerprint: Arc<str>,
+    pub(crate) fingerprint: Arc<str>,
 }
 
 impl AlertId {
-    pub(super) fn new(labels: BTreeMap<String, String>) -> Self {
+    pub(crate) fn new(labels: BTreeMap<String, String>) -> Self {
         let text: String = labels.iter().flat_map(|(name, value)| [name, "\0", value, "\0"]).collect();
         Self { fingerprint: format!("{:016x}", xxh3_64(text.as_bytes())).into(), labels: Arc::new(labels) }
     }
 
-    pub(super) fn label(&self, name: &str) -> Option<&str> {
+    pub(crate) fn label(&self, name: &str) -> Option<&str> {
         self.labels.get(name).map(String::as_str)
     }
 }
 
 /// An alert that is not inactive.
 #[derive(Debug, Clone)]
-pub(super) struct Alert {
-    pub(super) id: AlertId,
-    pub(super) state: State,
-    pub(super) annotations: BTreeMap<String, String>,
+pub(crate) struct Alert {
+    pub(crate) id: AlertId,
+    pub(crate) state: State,
+    pub(crate) annotations: BTreeMap<String, String>,
     /// What was found out about its cause when it began to fire.
-    pub(super) findings: BTreeMap<String, String>,
+    pub(crate) findings: BTreeMap<String, String>,
     /// The number of its newest change: it is sent when that is committed.
-    pub(super) change: u64,
-    pub(super) last_sent: Option<UnixMicros>,
+    pub(crate) change: u64,
+    pub(crate) last_sent: Option<UnixMicros>,
 }
 
 /// What decided about a tier.
@@ -146,13 +146,24 @@ fn json_of(map: &BTreeMap<String, String>) -> String {
     serde_json::to_string(map).unwrap_or_else(|_| "{}".to_owned())
 }
 
-/// How the alerts stood, from the rows of the table.
+/// The alerts of SLOs; all others are those of rules.
+const OF_SLOS: [&str; 2] = ["ErrorBudgetBurn", "TelemetryStale"];
+
+/// How the alerts of SLOs stood, or those of rules, from the rows of the table.
 #[derive(Debug, Default)]
-pub(super) struct Restored(HashMap<String, ((i64, i64), Option<Alert>)>);
+pub(crate) struct Restored {
+    of_rules: bool,
+    found: HashMap<String, ((i64, i64), Option<Alert>)>,
+}
 
 impl Restored {
+    /// For the alerts of rules.
+    pub(crate) fn of_rules() -> Self {
+        Self { of_rules: true, ..Self::default() }
+    }
+
     /// Takes rows of `alerts` in the settled schema, in any order.
-    pub(super) fn add(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {
+    pub(crate) fn add(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {
         let column = |name: &str, column_type: ColumnType| {
             let column = batch.column_by_name(name).filter(|column| *column.data_type() == column_type.arrow());
             column.ok_or_else(|| ArrowError::SchemaError(format!("alerts has no column {name} of {column_type:?}")))
@@ -167,7 +178,7 @@ impl Restored {
         let (labels, annotations) = (text("labels")?, text("annotations")?);
         for row in (0..batch.num_rows()).filter(|row| sources.value(*row) == "evaluator") {
             let newness = (positions.value(row), times.value(row));
-            let known = self.0.entry(fingerprints.value(row).to_owned()).or_insert(((i64::MIN, i64::MIN), None));
+            let known = self.found.entry(fingerprints.value(row).to_owned()).or_insert(((i64::MIN, i64::MIN), None));
             if known.0 > newness {
                 continue;
             }
@@ -199,11 +210,14 @@ impl Restored {
     }
 
     /// Those that are not inactive.
-    pub(super) fn finish(self) -> BTreeMap<Arc<str>, Alert> {
-        let alerts = self.0.into_values().filter_map(|(_, alert)| alert);
+    pub(crate) fn finish(self) -> BTreeMap<Arc<str>, Alert> {
+        let alerts = self.found.into_values().filter_map(|(_, alert)| alert);
+        let is_wanted =
+            |alert: &Alert| alert.id.label("alertname").is_some_and(|name| OF_SLOS.contains(&name)) != self.of_rules;
+        let alerts = alerts.filter(is_wanted);
         alerts.map(|alert| (Arc::clone(&alert.id.fingerprint), alert)).collect()
     }
 }
 
 /// Annotations that are looked up once, when an alert begins to fire.
-pub(super) const FINDINGS: [&str; 2] = ["example_traces", "top_contributors"];
+pub(crate) const FINDINGS: [&str; 2] = ["example_traces", "top_contributors"];

@@ -31,7 +31,7 @@ const RETIRED: &str = "{\"toolgauge\":\"retired\"}";
 const NO_GROUP: &str = "{}";
 
 /// Reads all rows of a table that a condition selects, as they come, within the memory of one batch for each thread.
-pub(super) async fn scan(
+pub(crate) async fn scan(
     engine: &Engine,
     table: Arc<dyn TableProvider>,
     columns: &[&str],

@@ -12,11 +12,11 @@ use toolgauge_proto::time::UnixMicros;
 /// Most services that are remembered; of more, those that were silent for longest are forgotten first.
 const SERVICES_MAX: usize = 100_000;
 /// How far back minutes are remembered: more than the longest short window.
-pub(super) const REMEMBERED: Window = Window::D1;
+pub(crate) const REMEMBERED: Window = Window::D1;
 
 /// What came in when; a fold of `arrivals` in which a row may come more than once.
 #[derive(Debug, Default)]
-pub(super) struct Arrivals {
+pub(crate) struct Arrivals {
     /// The first minute that is known; nothing could be received before.
     first: Option<Minute>,
     covered: BTreeSet<Minute>,
@@ -25,23 +25,23 @@ pub(super) struct Arrivals {
 
 /// How much of a window is covered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Coverage {
+pub(crate) struct Coverage {
     /// Minutes in which exports were accepted.
-    pub(super) covered: u64,
+    pub(crate) covered: u64,
     /// Minutes that had ended at the watermark.
-    pub(super) ended: u64,
+    pub(crate) ended: u64,
 }
 
 impl Coverage {
     /// covered / ended, 1 if nothing has ended.
-    pub(super) fn ratio(self) -> f64 {
+    pub(crate) fn ratio(self) -> f64 {
         if self.ended == 0 { 1.0 } else { self.covered as f64 / self.ended as f64 }
     }
 }
 
 impl Arrivals {
     /// Takes rows of `arrivals`, live or settled.
-    pub(super) fn add(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {
+    pub(crate) fn add(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {
         let column = |name: &str| {
             batch.column_by_name(name).ok_or_else(|| ArrowError::SchemaError(format!("arrivals has no column {name}")))
         };
@@ -67,7 +67,7 @@ impl Arrivals {
     }
 
     /// Forgets what no evaluation asks for any more.
-    pub(super) fn forget(&mut self, now: Minute) {
+    pub(crate) fn forget(&mut self, now: Minute) {
         let first = *REMEMBERED.at(now).start();
         self.covered = self.covered.split_off(&first);
         if self.last_seen.len() > SERVICES_MAX {
@@ -83,7 +83,7 @@ impl Arrivals {
 
     /// The coverage of a window at `now`. Minutes that have not ended at the watermark do not count either way, nor do those before
     /// the first one that is known: a new collector is no gap.
-    pub(super) fn coverage(&self, window: Window, now: Minute, watermark: UnixMicros) -> Coverage {
+    pub(crate) fn coverage(&self, window: Window, now: Minute, watermark: UnixMicros) -> Coverage {
         let minutes = window.at(now);
         let start = self.first.map_or(*minutes.start(), |first| first.max(*minutes.start()));
         let last = (*minutes.end()).min(Minute(Minute::of(watermark).0 - 1));
@@ -95,7 +95,7 @@ impl Arrivals {
     }
 
     /// The minute in which a service last sent anything.
-    pub(super) fn last_seen(&self, service: &str) -> Option<Minute> {
+    pub(crate) fn last_seen(&self, service: &str) -> Option<Minute> {
         self.last_seen.get(service).copied()
     }
 }

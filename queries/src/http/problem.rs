@@ -22,6 +22,10 @@ impl Fault {
         Self { status, kind: "about:blank", detail: detail.into() }
     }
 
+    pub(super) const fn status(&self) -> StatusCode {
+        self.status
+    }
+
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }

@@ -8,24 +8,24 @@ use toolgauge_analytics::budget::{Budget, burn_rate};
 use crate::evaluate::Evaluator;
 
 /// A label value: backslash, quote and line feed are escaped.
-fn escaped(value: &str) -> String {
+pub(super) fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 /// One metric with all its lines.
-struct Metric<'a> {
+pub(super) struct Metric<'a> {
     text: &'a mut String,
     name: &'static str,
 }
 
 impl<'a> Metric<'a> {
-    fn new(text: &'a mut String, name: &'static str, kind: &str, help: &str) -> Self {
+    pub(super) fn new(text: &'a mut String, name: &'static str, kind: &str, help: &str) -> Self {
         // Writing to memory does not fail.
         let _infallible = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
         Self { text, name }
     }
 
-    fn line(&mut self, labels: &str, value: impl std::fmt::Display) {
+    pub(super) fn line(&mut self, labels: &str, value: impl std::fmt::Display) {
         let _infallible = writeln!(self.text, "{}{labels} {value}", self.name);
     }
 }

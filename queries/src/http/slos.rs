@@ -281,7 +281,8 @@ pub(super) async fn alerts(
         return Err(Fault::bad_request(format!("\"state\" must be one of {}, got {wrong:?}", STATES.join(", "))));
     }
     let (at, evaluated) = evaluated(&api)?;
-    let alerts = evaluated.alerts.iter().filter(|alert| {
+    let rules = api.rules.as_ref().map(|rules| rules.evaluated()).unwrap_or_default();
+    let alerts = evaluated.alerts.iter().chain(&rules.alerts).filter(|alert| {
         state.as_deref().is_none_or(|state| alert.state.as_str() == state)
             && (severity.is_none() || severity.as_ref() == alert.labels.get("severity"))
     });

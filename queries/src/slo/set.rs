@@ -25,8 +25,9 @@ use super::definition::{Form, Slo, Where};
 use super::fault::{Fault, Faults, Place, Severity};
 use super::learned::{self, Learned};
 use super::resolve::{NotEvaluated, Object, resolve};
-use super::{shape, yaml};
+use super::{rules, shape, yaml};
 use crate::engine::Engine;
+use crate::rules::definition::RuleSet;
 
 /// Most files.
 pub const FILES_MAX: usize = 10_000;
@@ -49,6 +50,8 @@ pub struct CompiledSlo {
 pub struct SloSet {
     /// In force, by service and name.
     pub slos: Vec<CompiledSlo>,
+    /// Rules that stand in the same files.
+    pub rules: Arc<RuleSet>,
     /// Understood, but not evaluated.
     pub not_evaluated: Vec<NotEvaluated>,
     /// What is wrong, by file.
@@ -173,6 +176,8 @@ impl Sources {
             let objects: Vec<Object> = chosen.flat_map(|version| version.iter().cloned()).collect();
             let mut resolved = resolve(&objects);
             let slos = compile(std::mem::take(&mut resolved.slos), engine, &mut self.compiled, &mut resolved.faults);
+            let rules = rules::resolve(&objects, engine);
+            resolved.faults.extend(rules.faults);
             for fault in &resolved.faults {
                 if let Some((name, _)) = candidates.get_key_value(fault.file.as_str()) {
                     let told = faults.entry(Arc::clone(name)).or_default();
@@ -220,6 +225,7 @@ impl Sources {
             all.extend(faults.into_values().flatten());
             return SloSet {
                 slos,
+                rules: Arc::new(rules.set),
                 not_evaluated: resolved.not_evaluated,
                 faults: all,
                 broken_files: broken_files + self.folder_faults.len(),

@@ -1,7 +1,9 @@
 //! What an OpenSLO v1 document may hold: one table per kind, checked before anything is read from the document.
 
 use super::fault::{Faults, Place};
+use super::rules::METRICS;
 use super::yaml::{Entry, Node, Value};
+use crate::rules::definition::{Calls, VERSION as RULES_VERSION};
 
 /// Longest description, in characters.
 const DESCRIPTION_CHARS_MAX: usize = 1_050;
@@ -173,6 +175,67 @@ const KINDS: &[(&str, Shape)] = &[
 ];
 const VERSION: &str = "openslo/v1";
 
+/// Words of conditions that rules are on.
+const BY_COLUMNS: Shape = ListOf(&Text);
+/// The kinds of rules, which are no OpenSLO: see `rules.rs`.
+const RULE_KINDS: &[(&str, Shape)] = &[
+    (
+        "CostBudget",
+        Map(&[
+            opt("description", Description),
+            opt("service", Service),
+            req("amount", Text),
+            req("period", OneOf(&["day", "week", "month"])),
+            opt("zone", Text),
+            opt("calls", OneOf(&Calls::WORDS)),
+            opt("where", Text),
+            opt("by", BY_COLUMNS),
+            opt("groupsMax", Text),
+            opt("for", Text),
+            opt("keepFiringFor", Text),
+            opt("severity", OneOf(&SEVERITIES)),
+        ]),
+    ),
+    (
+        "Heartbeat",
+        Map(&[
+            opt("description", Description),
+            opt("service", Text),
+            opt("tool", Text),
+            opt("server", Text),
+            opt("tenant", Text),
+            opt("limit", Text),
+            opt("for", Text),
+            opt("keepFiringFor", Text),
+            opt("severity", OneOf(&SEVERITIES)),
+        ]),
+    ),
+    (
+        "ThresholdRule",
+        Map(&[
+            opt("description", Description),
+            opt("service", Service),
+            req("metric", OneOf(&METRICS)),
+            opt("calls", OneOf(&Calls::WORDS)),
+            opt("mode", OneOf(&["logical", "attempt"])),
+            opt("quantile", Number),
+            opt("target", Number),
+            opt("per", Duration),
+            opt("where", Text),
+            opt("by", BY_COLUMNS),
+            opt("groupsMax", Text),
+            opt("op", OneOf(&["gte", "gt"])),
+            req("threshold", Text),
+            req("window", Duration),
+            opt("minEvents", Text),
+            opt("for", Text),
+            opt("keepFiringFor", Text),
+            opt("severity", OneOf(&SEVERITIES)),
+        ]),
+    ),
+];
+const SEVERITIES: [&str; 2] = ["page", "ticket"];
+
 /// Checks one document. Where it has no fault that is an error, its keys hold what the tables above say.
 pub(super) fn check(document: &Node, faults: &mut Faults) {
     let Value::Map(_) = document.value else {
@@ -183,18 +246,20 @@ pub(super) fn check(document: &Node, faults: &mut Faults) {
         );
         return;
     };
-    match document.text_of("apiVersion") {
-        Some(VERSION) => {}
+    let kinds = match document.text_of("apiVersion") {
+        Some(VERSION) => KINDS,
+        Some(RULES_VERSION) => RULE_KINDS,
         Some(other) => {
             let place = document.get("apiVersion").map_or(document.place, |node| node.place);
-            faults.error(place, "apiVersion", format!("{other:?} is not known (write {VERSION:?})"));
+            let known = if other.starts_with("toolgauge") { RULES_VERSION } else { VERSION };
+            faults.error(place, "apiVersion", format!("{other:?} is not known (write {known:?})"));
             return;
         }
         None => return missing(document.place, "", "apiVersion", faults),
-    }
+    };
     let Some(kind) = document.get("kind") else { return missing(document.place, "", "kind", faults) };
-    let Some((_, spec)) = KINDS.iter().find(|(name, _)| kind.text() == Some(name)) else {
-        let names: Vec<&str> = KINDS.iter().map(|(name, _)| *name).collect();
+    let Some((_, spec)) = kinds.iter().find(|(name, _)| kind.text() == Some(name)) else {
+        let names: Vec<&str> = kinds.iter().map(|(name, _)| *name).collect();
         faults.error(kind.place, "kind", not_one_of(kind.text().unwrap_or("a list or map"), &names));
         return;
     };
