@@ -168,6 +168,8 @@ pub const CALLS: &[Column] = &[
     opt("cost_source", Word, "reported, price_book"),
     req("weight", Decimal(6), "adjusted count of a sampled span, else 1"),
     opt("attributes", Text, "JSON object of what redaction let through"),
+    opt("provider", Word, "who serves the model, as reported"),
+    opt("cache_write_input_tokens", Int64, "part of input_tokens written to a cache"),
 ];
 
 /// `arrivals`: sums per minute of receipt; additive, the truth of a key is the sum of its rows.

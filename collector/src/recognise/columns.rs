@@ -299,6 +299,8 @@ pub(crate) struct CallColumns {
     pub(crate) cost_usd: NumberColumn<i128>,
     pub(crate) cost_source: ClosedColumn,
     pub(crate) attributes: TextColumn,
+    pub(crate) provider: WordColumn,
+    pub(crate) cache_write_input_tokens: NumberColumn<i64>,
 }
 
 impl Default for CallColumns {
@@ -351,6 +353,8 @@ impl Default for CallColumns {
             cost_usd: NumberColumn::new(),
             cost_source: ClosedColumn::new(CostSource::WORDS),
             attributes: TextColumn::new(),
+            provider: WordColumn::default(),
+            cache_write_input_tokens: NumberColumn::new(),
         }
     }
 }
@@ -457,6 +461,8 @@ impl CallColumns {
             self.cost_source.finish(n),
             Arc::new(Decimal128Array::from(vec![1_000_000; n]).with_precision_and_scale(18, 6)?),
             self.attributes.finish(n),
+            self.provider.finish(n),
+            int64(&mut self.cache_write_input_tokens),
         ];
         RecordBatch::try_new(Table::Calls.live_schema(), columns)
     }

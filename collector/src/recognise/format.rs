@@ -168,5 +168,6 @@ fields!(
     FallbackLevel => fallback_level, CircuitState => circuit_state, SideEffect => side_effect,
     InputTokens => input_tokens, OutputTokens => output_tokens, CachedInputTokens => cached_input_tokens,
     ReasoningTokens => reasoning_tokens, InputBytes => input_bytes, OutputBytes => output_bytes,
-    CostUsd => cost_usd, DurationMs => duration_ms,
+    CostUsd => cost_usd, DurationMs => duration_ms, Provider => provider,
+    CacheWriteInputTokens => cache_write_input_tokens,
 );

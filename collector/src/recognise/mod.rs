@@ -587,6 +587,9 @@ impl Recogniser {
         word!(AgentName, agent_name);
         word!(Team, team);
         word!(Model, model);
+        if kind == Kind::Model {
+            word!(Provider, provider);
+        }
         word!(CircuitState, circuit_state);
         word!(SideEffect, side_effect);
         let mut call_id = 0;
@@ -615,6 +618,7 @@ impl Recogniser {
         number!(OutputTokens, output_tokens);
         number!(CachedInputTokens, cached_input_tokens);
         number!(ReasoningTokens, reasoning_tokens);
+        number!(CacheWriteInputTokens, cache_write_input_tokens);
         let small = |field: Field, bad: &mut i64| {
             get(field).and_then(|value| value::int(*value, bad)).and_then(|value| i32::try_from(value).ok())
         };
