@@ -214,6 +214,8 @@ pub struct Config {
     pub slo: Names,
     /// Addresses of the Alertmanagers that alerts are sent to.
     pub alertmanager: Names,
+    /// Price books, in the order in which they are asked.
+    pub prices: Names,
     /// The write-ahead log.
     pub wal: WalConfig,
     /// Settling.
@@ -228,6 +230,8 @@ pub struct Config {
     pub queries: QueriesConfig,
     /// Evaluation of SLOs and delivery of alerts.
     pub alerting: AlertingConfig,
+    /// Prices of calls whose producers do not report a cost.
+    pub pricing: PricingConfig,
 }
 
 macro_rules! section {
@@ -358,6 +362,16 @@ section!(
     }
 );
 
+section!(
+    /// `[pricing]`
+    PricingConfig {
+        /// Whether models that no price book names cost what the table that comes with Toolgauge says.
+        models: Switch,
+        /// Time between two looks at the price books.
+        interval: Time,
+    }
+);
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -367,6 +381,7 @@ impl Default for Config {
             http: SocketAddr::from(([127, 0, 0, 1], 4400)),
             slo: Names(Vec::new()),
             alertmanager: Names(Vec::new()),
+            prices: Names(Vec::new()),
             wal: WalConfig::default(),
             settle: SettleConfig::default(),
             lake: LakeConfig::default(),
@@ -374,6 +389,7 @@ impl Default for Config {
             receiver: ReceiverConfig::default(),
             queries: QueriesConfig::default(),
             alerting: AlertingConfig::default(),
+            pricing: PricingConfig::default(),
         }
     }
 }
@@ -463,6 +479,14 @@ impl Default for QueriesConfig {
     }
 }
 
+impl Default for PricingConfig {
+    fn default() -> Self {
+        Self { models: Switch(true), interval: Time(PRICES_INTERVAL) }
+    }
+}
+
+/// How often price books are looked at: a change is in force before anybody who made it looks.
+const PRICES_INTERVAL: Duration = Duration::from_secs(10);
 /// An Alertmanager that takes longer is as good as away; Prometheus waits as long.
 const ALERTMANAGER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -623,7 +647,7 @@ impl Config {
 
 /// Sets `section_key` or `key`; what is no section is taken as a key, and found to be unknown when the table is read.
 fn set(table: &mut toml::Table, name: &str, value: String) {
-    const SECTIONS: &[&str] = &["wal", "settle", "lake", "recognise", "receiver", "queries", "alerting"];
+    const SECTIONS: &[&str] = &["wal", "settle", "lake", "recognise", "receiver", "queries", "alerting", "pricing"];
     let value = toml::Value::String(value);
     match name.split_once('_').filter(|(section, _)| SECTIONS.contains(section)) {
         Some((section, key)) => {

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use toolgauge_collector::fs::real::RealFs;
 use toolgauge_collector::pipeline::{Collector, CollectorError};
+use toolgauge_collector::prices::Prices;
 use toolgauge_collector::receiver::{Checks, Health, Receiver, ServeError, SettingsError};
 use toolgauge_collector::wal::WalHandle;
 use toolgauge_proto::otlp::{LogsView, TracesView, metric_points};
@@ -22,6 +23,7 @@ use toolgauge_queries::rules::Rules;
 
 use crate::config::Config;
 use crate::metrics;
+use crate::prices::{PriceFaults, PriceFiles};
 
 /// Why the server could not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +98,7 @@ pub struct Server {
     receiver: Option<JoinHandle<Result<(), ServeError>>>,
     stop_http: watch::Sender<bool>,
     http_task: Option<JoinHandle<std::io::Result<()>>>,
+    prices_task: Option<JoinHandle<()>>,
 }
 
 /// How often it is looked whether the collector still runs.
@@ -121,6 +124,24 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 
+/// Puts changed price books in force, until it is aborted.
+async fn watch_prices(mut files: PriceFiles, interval: Duration, prices: Prices, faults: PriceFaults) {
+    loop {
+        tokio::time::sleep(interval.max(Duration::from_millis(10))).await;
+        let reading = move || {
+            let set = files.read();
+            (files, set)
+        };
+        let Ok((again, set)) = tokio::task::spawn_blocking(reading).await else { return };
+        files = again;
+        if let Some(set) = set {
+            faults.set(&set.faults);
+            tracing::info!(prices = set.book.entries().len(), "took changed price books");
+            prices.replace(set.book);
+        }
+    }
+}
+
 impl Server {
     /// Starts everything. The doors answer when the log is replayed; until then connections wait.
     ///
@@ -136,6 +157,10 @@ impl Server {
     /// See [`ServerError`].
     pub async fn start_at(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, ServerError> {
         let origins = Origins::parse(&config.queries.cors_origins.0)?;
+        let mut price_files = PriceFiles::new(config);
+        let set = crate::prices::read_at_start(&mut price_files)?;
+        let price_faults = PriceFaults::default();
+        price_faults.set(&set.faults);
         let grpc_listener = listen(config.otlp_grpc, "OTLP/gRPC", "--otlp-grpc").await?;
         let otlp_http_listener = listen(config.otlp_http, "OTLP/HTTP", "--otlp-http").await?;
         let http_listener = listen(config.http, "the HTTP API", "--http").await?;
@@ -147,6 +172,8 @@ impl Server {
 
         let mut settings = config.collector();
         settings.recognise.conventions = crate::conventions::read(config)?;
+        settings.prices = Prices::new(set.book);
+        let prices = settings.prices.clone();
         let runtime = tokio::runtime::Handle::current();
         let collector_clock = Arc::clone(&clock);
         let start = move || Collector::start(settings, Arc::new(RealFs::private()), collector_clock, &runtime);
@@ -184,6 +211,9 @@ impl Server {
             }
         });
         receiver.set_health(Health::Serving).await;
+        // Without files, nothing can change.
+        let prices_task = (!config.prices.0.is_empty())
+            .then(|| tokio::spawn(watch_prices(price_files, config.pricing.interval.0, prices, price_faults)));
         let (stop_http, http_stopped) = watch::channel(false);
         let http_task = tokio::spawn(serve(http_listener, api, origins, stopped(http_stopped)));
         Ok(Self {
@@ -197,6 +227,7 @@ impl Server {
             receiver: Some(receiver_task),
             stop_http,
             http_task: Some(http_task),
+            prices_task,
         })
     }
 
@@ -233,6 +264,9 @@ impl Server {
             let stopping = Arc::clone(&evaluator);
             tokio::task::spawn_blocking(move || stopping.stop()).await?;
             evaluator.notifier().stop().await;
+        }
+        if let Some(task) = self.prices_task.take() {
+            task.abort();
         }
         tracing::info!("stopping: syncing the log");
         if let Some(collector) = self.collector.take() {

@@ -11,6 +11,7 @@ pub mod fs;
 pub mod lake;
 pub mod live;
 pub mod pipeline;
+pub mod prices;
 pub mod receiver;
 pub mod recognise;
 mod side_tables;

@@ -8,12 +8,14 @@ use datafusion::catalog::TableProvider;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use tokio::runtime::Runtime;
+use toolgauge_analytics::price::{self, PriceBook};
 use toolgauge_collector::export::Export;
 use toolgauge_collector::fs::Fs;
 use toolgauge_collector::fs::sim::{SimFs, Survival};
 use toolgauge_collector::lake::{Commit, CompactSettings, Compactor, FoldSettings, LakeError, LakeTables};
 use toolgauge_collector::live::LiveSettings;
 use toolgauge_collector::pipeline::{CollectorError, CollectorSettings, CommitMarks, Fold, Opened};
+use toolgauge_collector::prices::Prices;
 use toolgauge_collector::wal::{Frame, FrameContent, Wal, WalSettings};
 use toolgauge_proto::id::WalPosition;
 use toolgauge_proto::table::Table;
@@ -42,11 +44,21 @@ pub(crate) fn settings() -> CollectorSettings {
         },
         // Written by age, and by number of keys; caught up with in several stretches.
         fold: FoldSettings { interval_us: 8_000_000, keys_max: 24, catch_up_rows: 16, hours_interval_us: 20_000_000 },
+        prices: Prices::new(PRICES.clone()),
         // Merged by few, so that merged ones are merged again.
         compact: CompactSettings { files_min: 2, keep_removed_us: 60_000_000, ..CompactSettings::default() },
         ..CollectorSettings::new("/data".into())
     }
 }
+
+/// What the calls cost whose producers do not say.
+static PRICES: LazyLock<PriceBook> = LazyLock::new(|| {
+    let text = "[[price]]\ntool = \"s*\"\nuntil = 2026-01-02\nper_call = 0.0001\nper_second = 0.00034\n\
+        [[price]]\ntool = \"[sw]*\"\nper_second = 0.00071\n";
+    let file = price::parse(&Arc::from("prices.toml"), text);
+    assert_eq!(file.faults, []);
+    PriceBook::new([file.entries], false)
+});
 
 /// The pieces of a collector.
 pub(crate) struct Machine {

@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock};
 use arrow::array::{Array, ArrayRef, BooleanArray, Decimal128Array, Int32Array, RecordBatch};
 use arrow::compute::interleave;
 use arrow::error::ArrowError;
+use toolgauge_analytics::price::Pricer;
 use toolgauge_analytics::settle::{Decision, NO_THRESHOLD};
 use toolgauge_proto::table::Table;
 
@@ -57,6 +58,11 @@ impl Block {
         };
         self.decided = None;
     }
+
+    /// Its rows have to be priced anew.
+    pub(super) fn forget_prices(&mut self) {
+        self.decided = None;
+    }
 }
 
 /// A row by the number of its block and its place in it.
@@ -68,8 +74,12 @@ fn place_of(blocks: &VecDeque<Block>, seq: u64) -> Option<Place> {
     Some((index, usize::try_from(seq - block.first).ok()?))
 }
 
-/// The decided rows of a range, block by block.
-pub(super) fn batches(blocks: &mut VecDeque<Block>, range: Range<u64>) -> Result<Vec<RecordBatch>, ArrowError> {
+/// The decided and priced rows of a range, block by block.
+pub(super) fn batches(
+    blocks: &mut VecDeque<Block>,
+    range: Range<u64>,
+    pricer: &mut Pricer,
+) -> Result<Vec<RecordBatch>, ArrowError> {
     let mut batches = Vec::new();
     for index in 0..blocks.len() {
         let own = blocks[index].range();
@@ -78,7 +88,8 @@ pub(super) fn batches(blocks: &mut VecDeque<Block>, range: Range<u64>) -> Result
             continue;
         }
         if blocks[index].decided.is_none() {
-            let decided = decide(blocks, index)?;
+            // After deciding: a cost that another view reports comes before one of the book.
+            let decided = pricer.price(&decide(blocks, index)?)?;
             blocks[index].decided = Some(decided);
         }
         if let Some(batch) = &blocks[index].decided {

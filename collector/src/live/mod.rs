@@ -17,7 +17,8 @@
 //!
 //! # How a decision reaches its row
 //! Blocks are finished with the defaults (counted, first attempt, final, weight 1), which is what nearly every row is.
-//! Other decisions are kept beside their block and written into its columns when somebody looks ([`decided`]).
+//! Other decisions are kept beside their block and written into its columns when somebody looks ([`decided`]). Then the rows
+//! that count get their prices, too, by the book in force; the cost of a committed row is that of its commit.
 
 mod arrived;
 mod decided;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
+use toolgauge_analytics::price::{PriceBook, Pricer};
 use toolgauge_analytics::settle::{Decider, Decision, Facts, Link};
 use toolgauge_proto::call::Kind;
 use toolgauge_proto::id::{RowId, WalPosition};
@@ -158,6 +160,7 @@ pub struct LiveRows {
     open: CallColumns,
     open_number: u64,
     blocks: VecDeque<Block>,
+    pricer: Pricer,
     next_seq: u64,
 
     groups: Groups,
@@ -233,6 +236,7 @@ impl LiveRows {
             open: CallColumns::default(),
             open_number: 0,
             blocks: VecDeque::new(),
+            pricer: Pricer::new(Arc::default()),
             next_seq: 0,
             groups: Groups::default(),
             open_decisions: HashMap::new(),
@@ -258,6 +262,19 @@ impl LiveRows {
         for id in ids {
             self.seen.insert(id);
         }
+    }
+
+    /// From now on, calls without a reported cost cost what this book says, those included that are here already. What was
+    /// committed stays as it is.
+    pub fn set_prices(&mut self, book: Arc<PriceBook>) {
+        self.pricer = Pricer::new(book);
+        self.blocks.iter_mut().for_each(Block::forget_prices);
+    }
+
+    /// The book in force.
+    #[must_use]
+    pub fn prices(&self) -> &Arc<PriceBook> {
+        self.pricer.book()
     }
 
     /// Takes the next frame.
@@ -461,7 +478,7 @@ impl LiveRows {
 
     /// The rows from `seq` on, decided, before `end`.
     fn rows(&mut self, range: Range<u64>) -> Result<Vec<RecordBatch>, ArrowError> {
-        decided::batches(&mut self.blocks, range)
+        decided::batches(&mut self.blocks, range, &mut self.pricer)
     }
 
     /// What readers see.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::error::ArrowError;
+use toolgauge_analytics::price::PriceBook;
 use toolgauge_proto::id::WalPosition;
 use toolgauge_proto::table::Table;
 use toolgauge_proto::time::UnixMicros;
@@ -42,7 +43,9 @@ impl Fold {
             Recogniser::new(Conventions::with(&settings.recognise.conventions)?, settings.recognise.clone())?;
         let horizon_us = settings.live.remember_us.max(settings.wal.digest_horizon_us);
         let seen_rows_max = settings.live.seen_rows_max;
-        Ok(Self { live: LiveRows::new(settings.live.clone(), Arc::new(recogniser)), horizon_us, seen_rows_max })
+        let mut live = LiveRows::new(settings.live.clone(), Arc::new(recogniser));
+        live.set_prices(settings.prices.get());
+        Ok(Self { live, horizon_us, seen_rows_max })
     }
 
     /// Replays the log into an empty fold. What the tables have already is not kept to be committed again; of what the
@@ -75,6 +78,11 @@ impl Fold {
             }
         }
         Ok(())
+    }
+
+    /// Another price book is in force; not while a commit is under way, whose rows are priced already.
+    pub fn set_prices(&mut self, book: Arc<PriceBook>) {
+        self.live.set_prices(book);
     }
 
     /// Takes the next frame.

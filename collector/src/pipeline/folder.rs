@@ -112,6 +112,7 @@ impl Folder {
                 }
                 self.await_commit(Duration::ZERO)?;
             }
+            self.take_prices();
             let due = self.last_commit.elapsed() >= Duration::from_micros(self.settings.commit_interval_us);
             if due || self.fold.live().settled_rows() >= self.settings.commit_rows {
                 self.begin_commit_if_idle()?;
@@ -124,6 +125,15 @@ impl Folder {
         while self.in_flight.is_some() && !self.await_commit(until.saturating_duration_since(Instant::now()))? {}
         self.lake.stop("shutting down".into());
         Ok(())
+    }
+
+    /// Takes the price book that is in force now, if it is another one.
+    fn take_prices(&mut self) {
+        let book = self.settings.prices.get();
+        // The rows of a commit that is under way have their prices; readers must not see others until it is done.
+        if self.in_flight.is_none() && !Arc::ptr_eq(&book, self.fold.live().prices()) {
+            self.fold.set_prices(book);
+        }
     }
 
     fn begin_commit_if_idle(&mut self) -> Result<(), CollectorError> {

@@ -42,6 +42,7 @@ use toolgauge_proto::time::Clock;
 use crate::fs::Fs;
 use crate::lake::{CompactSettings, FoldSettings, LakeError, LakeTables, last_position};
 use crate::live::LiveSettings;
+use crate::prices::Prices;
 use crate::recognise::{ConventionError, RecogniseSettings};
 use crate::wal::{Recovery, Wal, WalError, WalHandle, WalSettings};
 use committer::{ANSWERS_MAX, Committer, JOBS_MAX};
@@ -62,6 +63,8 @@ pub struct CollectorSettings {
     pub recognise: RecogniseSettings,
     /// Settling.
     pub live: LiveSettings,
+    /// What calls cost whose producer does not say.
+    pub prices: Prices,
     /// A commit begins when so many rows have settled.
     pub commit_rows: u64,
     /// A commit begins when something has settled and the last one is so long ago, in microseconds.
@@ -87,6 +90,7 @@ impl CollectorSettings {
             wal: WalSettings::default(),
             recognise: RecogniseSettings::default(),
             live: LiveSettings::default(),
+            prices: Prices::default(),
             // A row group; smaller files cost more for each row.
             commit_rows: 128 * 1_024,
             commit_interval_us: 15_000_000,
