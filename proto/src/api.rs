@@ -1,5 +1,6 @@
 //! The JSON of the HTTP API. Times are RFC 3339 strings in UTC; money is a decimal string, so that no digit is lost.
 
+pub mod costs;
 pub mod rule;
 pub mod slo;
 
@@ -188,6 +189,21 @@ pub struct Status {
     pub memory_bytes: u64,
     /// Taking in.
     pub ingest: IngestStatus,
+    /// Calls of the last 24 hours without a cost, counted at most a minute ago; null if that could not be found out.
+    pub unpriced: Option<UnpricedCounts>,
+}
+
+/// How many calls have no known cost.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UnpricedCounts {
+    /// Since when they were looked for.
+    pub from: String,
+    /// Tools with such calls.
+    pub tools: u64,
+    /// Models with such calls.
+    pub models: u64,
+    /// Such calls.
+    pub calls: u64,
 }
 
 /// How taking in goes.

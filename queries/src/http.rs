@@ -11,6 +11,7 @@
 //! [`serve`] stops accepting, lets requests in flight end for at most [`DRAIN_TIMEOUT`], and returns.
 
 mod cors;
+mod costs;
 mod metrics;
 mod problem;
 mod range;
@@ -68,6 +69,8 @@ const ROUTES: &[Route] = &[
     ("post", "/api/v1/alertmanager/webhook", || post(webhook::take)),
     ("get", "/api/v1/alerts", || get(slos::alerts)),
     ("get", "/api/v1/burn-rates", || get(slos::burn_rates)),
+    ("get", "/api/v1/costs", || get(costs::costs)),
+    ("get", "/api/v1/costs/unpriced", || get(costs::unpriced)),
     ("get", "/api/v1/latency", || get(latency)),
     ("get", "/api/v1/openapi.json", || get(async || typed("application/json", OPENAPI.to_owned()))),
     ("get", "/api/v1/rules", || get(rules::rules)),
@@ -97,6 +100,7 @@ pub struct Api {
     rules: Option<Arc<Rules>>,
     webhook: Webhook,
     webhook_places: tokio::sync::Semaphore,
+    unpriced: costs::Kept,
     started: Instant,
 }
 
@@ -149,6 +153,7 @@ impl Api {
             rules,
             webhook,
             webhook_places,
+            unpriced: costs::Kept::default(),
             started,
         }))
     }
@@ -338,7 +343,9 @@ async fn latency(
 }
 
 async fn status(State(api): State<Arc<Api>>) -> Result<Response, Fault> {
+    let unpriced = costs::unpriced_counts(&api).await;
     json_response(&Status {
+        unpriced,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_seconds: api.started.elapsed().as_secs(),
         memory_bytes: resident_bytes(),

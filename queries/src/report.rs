@@ -14,6 +14,7 @@
 //!   The minute that is running counts once it has an arrival, so that a fresh server is not held to be down. Without
 //!   any such minute it is 0.
 
+mod costs;
 mod latency;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ use crate::engine::{Answer, Engine, Error, Session};
 use crate::json::rfc3339;
 use crate::tables::Catalog;
 
+pub use costs::{CostsBy, costs, unpriced};
 pub use latency::latency;
 
 const TOOLS: &str = include_str!("../sql/tools.sql");
@@ -402,6 +404,12 @@ impl Rows {
     fn money(&self, index: usize, row: usize) -> Result<Option<i128>, Error> {
         let column = self.column(index, DataType::Decimal128(18, 9))?.as_primitive::<Decimal128Type>();
         Ok(column.is_valid(row).then(|| column.value(row)))
+    }
+
+    fn optional_timestamp(&self, index: usize, row: usize) -> Result<Option<UnixMicros>, Error> {
+        let micros = DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None);
+        let is_known = self.column(index, micros)?.is_valid(row);
+        is_known.then(|| self.timestamp(index, row)).transpose()
     }
 
     fn timestamp(&self, index: usize, row: usize) -> Result<UnixMicros, Error> {
