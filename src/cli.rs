@@ -1,6 +1,9 @@
 //! The commands. Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration.
 
 mod backup;
+mod check;
+mod costs;
+mod reprice;
 mod rules;
 mod slo;
 
@@ -11,7 +14,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::Value;
-use toolgauge_collector::pipeline::chain;
+use toolgauge_collector::pipeline::{CollectorError, chain};
 use toolgauge_proto::api::{Problem, SqlRequest, SqlResponse, ToolReport, ToolsReport};
 use toolgauge_proto::time::SystemClock;
 use toolgauge_queries::slo::learned::UNKNOWN_TOOLS;
@@ -57,6 +60,8 @@ enum Command {
     },
     /// Which rule recognises each span or record of an OTLP export, or why none does
     Why(Why),
+    /// Price the calls of past dates anew, by a corrected price book; the server must be stopped
+    Reprice(reprice::Reprice),
     /// Service level objectives
     Slo {
         #[command(subcommand)]
@@ -99,6 +104,9 @@ struct Settings {
     /// Address of an Alertmanager that alerts are sent to, like http://127.0.0.1:9093; may be repeated
     #[arg(long, value_name = "URL")]
     alertmanager: Vec<String>,
+    /// Price book (TOML) for calls whose producers do not report a cost; may be repeated, the first that has a price decides
+    #[arg(long, value_name = "FILE")]
+    prices: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -157,6 +165,8 @@ enum Report {
         #[command(flatten)]
         connection: Connection,
     },
+    /// What calls have cost, and what the running day and month will have cost
+    Costs(costs::Costs),
     /// Error budget, burn rate and alert state of every SLO
     Slo {
         #[command(flatten)]
@@ -196,8 +206,8 @@ struct Why {
 enum ConfigAction {
     /// Print the configuration in force, as TOML
     Show(Settings),
-    /// Say whether the configuration can be used
-    Check(Settings),
+    /// Say whether the configuration can be used, and which tools and models have no price
+    Check(check::Check),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -244,6 +254,14 @@ enum Failure {
     WrongUsage(String),
     #[error("{0}")]
     Unfinished(String),
+    #[error("--from {from} is after --to {to}")]
+    Dates { from: String, to: String },
+    #[error("there are no tables in the data folder \"{}\" (name another one with `--data`)", path.display())]
+    NoData { path: PathBuf },
+    #[error("price the calls anew")]
+    Reprice(#[from] CollectorError),
+    #[error("interrupted; what was priced anew stays, and the same command goes on from there")]
+    Interrupted,
     #[error("write the answer")]
     Output(#[from] std::io::Error),
 }
@@ -255,6 +273,7 @@ impl Failure {
             | Self::BrokenSlos { .. }
             | Self::WrongUsage(_)
             | Self::Endpoint(_)
+            | Self::Dates { .. }
             | Self::Server(ServerError::Conventions(_) | ServerError::Origin(_)) => WRONG_USAGE,
             _ => FAILED,
         }
@@ -288,6 +307,8 @@ fn execute(cli: Cli) -> Result<(), Failure> {
             let query = [("from", from), ("to", to), ("service", service), ("environment", environment)];
             report_tools(&connection, query)
         }
+        Command::Report { report: Report::Costs(costs) } => costs::report(&costs),
+        Command::Reprice(reprice) => reprice::run(&reprice),
         Command::Why(why) => explain(&why),
         Command::Report { report: Report::UnknownTools { connection } } => {
             ask_sql(&Sql { query: UNKNOWN_TOOLS.to_owned(), connection })
@@ -304,14 +325,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
             let text = toml::to_string(&config).map_err(|error| Failure::Answer(error.into()))?;
             Ok(std::io::stdout().write_all(text.as_bytes())?)
         }
-        Command::Config { action: ConfigAction::Check(settings) } => {
-            let config = load(&settings)?;
-            crate::conventions::read(&config)?;
-            config.receiver().check().map_err(|error| {
-                Failure::Config(ConfigError::Invalid { place: "receiver".into(), message: error.to_string() })
-            })?;
-            Ok(writeln!(std::io::stdout(), "the configuration is fine")?)
-        }
+        Command::Config { action: ConfigAction::Check(check) } => check::run(&check),
     }
 }
 
@@ -323,6 +337,7 @@ fn load(settings: &Settings) -> Result<Config, Failure> {
         ("http", settings.http.clone()),
         ("slo", list(&settings.slo)),
         ("alertmanager", list(&settings.alertmanager)),
+        ("prices", list(&settings.prices)),
     ];
     let flags = flags.into_iter().filter_map(|(name, value)| Some((name, value?)));
     Ok(Config::load(settings.config.as_deref(), std::env::vars(), flags)?)

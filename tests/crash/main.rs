@@ -19,6 +19,7 @@ mod disk;
 mod files;
 mod machine;
 mod recount;
+mod reprice;
 mod rows;
 mod spans;
 mod threads;

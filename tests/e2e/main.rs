@@ -7,6 +7,7 @@
 mod alerts;
 mod cli;
 mod corpora;
+mod costs;
 mod demo;
 mod doors;
 mod full_disk;

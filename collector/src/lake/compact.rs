@@ -142,6 +142,8 @@ pub struct Exchange {
     pub(super) version: i64,
     pub(super) removed: Vec<String>,
     pub(super) added: Option<DataFile>,
+    /// Not only where the rows are.
+    pub(super) changes_rows: bool,
 }
 
 impl Exchange {
@@ -223,11 +225,13 @@ impl Compactor {
         let Task { table, version, files, merge } = task;
         let removed: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
         if !merge {
-            return Ok(Some(Exchange { table, version, removed, added: None }));
+            return Ok(Some(Exchange { table, version, removed, added: None, changes_rows: true }));
         }
         self.store.take_no_room();
         match self.merge(table, &files, is_cancelled) {
-            Ok(added) => Ok(added.map(|file| Exchange { table, version, removed, added: Some(file) })),
+            Ok(added) => {
+                Ok(added.map(|file| Exchange { table, version, removed, added: Some(file), changes_rows: false }))
+            }
             Err(error) if self.store.take_no_room() => Err(LakeError::NoRoom { source: Box::new(error) }),
             Err(error) => {
                 if self.left_alone.len() > LEFT_ALONE_MAX {
@@ -378,7 +382,7 @@ pub(super) fn file_schema(table: Table) -> SchemaRef {
 }
 
 /// The columns that the table has now, null where the file is older than they are.
-fn in_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+pub(super) fn in_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     let columns = schema.fields().iter().map(|field| match batch.column_by_name(field.name()) {
         Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
         Some(column) => cast(column, field.data_type()),

@@ -415,6 +415,7 @@ impl DeltaWriter {
         &mut self,
         removed: &[String],
         added: Option<&DataFile>,
+        changes_rows: bool,
         transaction: Transaction<'_>,
     ) -> Result<bool, LakeError> {
         let Transaction { app_id, version, time_ms, .. } = transaction;
@@ -427,7 +428,7 @@ impl DeltaWriter {
             if found < removed.len() {
                 break false;
             }
-            if let Some(snapshot) = self.commit_exchange(rows, added, transaction)? {
+            if let Some(snapshot) = self.commit_exchange(rows, added, changes_rows, transaction)? {
                 self.snapshot = snapshot;
                 break true;
             }
@@ -477,11 +478,16 @@ impl DeltaWriter {
         &self,
         removed: Vec<FilteredEngineData>,
         added: Option<&DataFile>,
+        changes_rows: bool,
         of: Transaction<'_>,
     ) -> Result<Option<SnapshotRef>, LakeError> {
-        let operation = if added.is_some() { "OPTIMIZE" } else { "DELETE" };
+        let operation = match (added.is_some(), changes_rows) {
+            (true, false) => "OPTIMIZE",
+            (true, true) => "UPDATE",
+            (false, _) => "DELETE",
+        };
         // Rows of additive tables are summed, so others are there than before.
-        let is_change = added.is_none() || self.table.is_additive();
+        let is_change = changes_rows || self.table.is_additive();
         let mut transaction = self.begin(operation, of)?.with_data_change(is_change);
         if let Some(file) = added {
             let adds = add_actions(self.table, std::slice::from_ref(file), of.time_ms)

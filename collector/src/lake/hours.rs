@@ -47,6 +47,11 @@ fn by_hour<'a>(batches: impl IntoIterator<Item = &'a RecordBatch>) -> Result<Add
     Ok(hours)
 }
 
+/// The rows of `calls_1h` that are the sums of these rows of `calls_1m`.
+pub(super) fn of_minutes(calls_1m: &[RecordBatch]) -> Result<Vec<RecordBatch>, ArrowError> {
+    by_hour(calls_1m)?.batches()
+}
+
 /// What a view adds to the table: the rows after the cursor, and those of the live rows of `calls_1m`.
 pub(super) fn live(hours: &Hours, live_calls_1m: &[RecordBatch]) -> Result<Vec<RecordBatch>, ArrowError> {
     by_hour(hours.iter().flat_map(|batches| batches.iter()).chain(live_calls_1m))?.live_batches()

@@ -30,6 +30,7 @@ mod fold;
 mod hours;
 mod names;
 mod parquet;
+mod reprice;
 mod statistics;
 mod store;
 
@@ -59,6 +60,7 @@ use fold::{CallsFold, Due, Rollups};
 use hours::{Hours, HoursFold};
 use names::FileName;
 pub use names::last_position;
+pub use reprice::Repriced;
 use store::FsStore;
 
 /// What went wrong in the lake.
@@ -304,6 +306,7 @@ impl LakeTables {
         let calls_1h = HoursFold::new(settings.hours_interval_us, settings.keys_max, hours);
         let calls_1m = CallsFold::new(settings, minutes);
         let mut tables = Self { store, writer, writers, up_to, calls_1m, calls_1h, removed };
+        tables.finish_repricing()?;
         tables.catch_up()?;
         tables.catch_up_hours()?;
         Ok(tables)
@@ -574,12 +577,12 @@ impl LakeTables {
     /// # Errors
     /// As [`LakeTables::commit`].
     pub fn exchange(&mut self, exchange: &Exchange, now: UnixMicros) -> Result<bool, LakeError> {
-        let Exchange { table, version, removed, added } = exchange;
+        let Exchange { table, version, removed, added, changes_rows } = exchange;
         self.telling_no_room(|tables| {
             let app_id = compact_id(&tables.writer);
             let time_ms = now.0.div_euclid(1_000);
             let transaction = Transaction { app_id: &app_id, first: *version, version: *version, time_ms };
-            tables.writers[*table as usize].exchange(removed, added.as_ref(), transaction)
+            tables.writers[*table as usize].exchange(removed, added.as_ref(), *changes_rows, transaction)
         })
     }
 

@@ -28,6 +28,7 @@ mod fold;
 mod folder;
 mod shared;
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -37,10 +38,10 @@ use arrow::error::ArrowError;
 use tokio::runtime::Handle;
 use toolgauge_proto::id::WalPosition;
 use toolgauge_proto::lake::Lake;
-use toolgauge_proto::time::Clock;
+use toolgauge_proto::time::{Clock, UnixMicros};
 
 use crate::fs::Fs;
-use crate::lake::{CompactSettings, FoldSettings, LakeError, LakeTables, last_position};
+use crate::lake::{CompactSettings, FoldSettings, LakeError, LakeTables, Repriced, last_position};
 use crate::live::LiveSettings;
 use crate::prices::Prices;
 use crate::recognise::{ConventionError, RecogniseSettings};
@@ -152,20 +153,45 @@ pub struct Opened {
     pub fold: Fold,
 }
 
+/// Opens the log of a data folder, and with it takes the folder for this process.
+fn open_log(settings: &CollectorSettings, fs: &Arc<dyn Fs>) -> Result<(Wal, Recovery), CollectorError> {
+    let (log, lake) = (settings.data.join("wal"), settings.data.join("lake"));
+    let mut wal_settings = settings.wal.clone();
+    if Wal::is_new(&**fs, &log) {
+        let last =
+            last_position(Arc::clone(fs), &lake).map_err(|source| LakeError::Folder { path: lake.clone(), source })?;
+        wal_settings.first_position = last.next();
+    }
+    Ok(Wal::open(Arc::clone(fs), &log, wal_settings)?)
+}
+
+/// Prices the committed rows of these UTC dates (like `2026-01-31`, both ends included) by the book in force, in a data folder that
+/// no collector has open. What is only in the log gets its prices when it is committed. See [`LakeTables::reprice`].
+///
+/// # Errors
+/// If the folder is in use or cannot be used, or if a table cannot be read or written.
+pub fn reprice(
+    settings: &CollectorSettings,
+    fs: Arc<dyn Fs>,
+    now: UnixMicros,
+    dates: &RangeInclusive<String>,
+    runtime: &Handle,
+    progress: &mut dyn FnMut(&Repriced) -> bool,
+) -> Result<Repriced, CollectorError> {
+    // Held until the end: it is what keeps others out.
+    let (log, _) = open_log(settings, &fs)?;
+    let tables = LakeTables::open(fs, settings.data.join("lake"), log.writer(), settings.fold.clone(), runtime)?;
+    Ok(tables.reprice(dates, settings.prices.get(), now, progress)?)
+}
+
 impl Opened {
     /// Opens the data folder and replays the log. Blocks; the runtime must have several threads and be another one's.
     ///
     /// # Errors
     /// As [`Collector::start`].
     pub fn open(settings: &CollectorSettings, fs: Arc<dyn Fs>, runtime: &Handle) -> Result<Self, CollectorError> {
-        let (log, lake) = (settings.data.join("wal"), settings.data.join("lake"));
-        let mut wal_settings = settings.wal.clone();
-        if Wal::is_new(&*fs, &log) {
-            let last = last_position(Arc::clone(&fs), &lake)
-                .map_err(|source| LakeError::Folder { path: lake.clone(), source })?;
-            wal_settings.first_position = last.next();
-        }
-        let (wal, recovery) = Wal::open(Arc::clone(&fs), &log, wal_settings)?;
+        let (wal, recovery) = open_log(settings, &fs)?;
+        let lake = settings.data.join("lake");
         let tables = LakeTables::open(fs, lake, wal.writer(), settings.fold.clone(), runtime)?;
         let mut fold = Fold::new(settings)?;
         let began = Instant::now();

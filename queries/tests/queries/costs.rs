@@ -120,44 +120,42 @@ fn nanos(text: Option<&String>) -> i128 {
 #[tokio::test]
 async fn every_cost_in_every_grouping_is_that_of_a_recount() {
     let sql = Sql::new(Settings::default()).await;
-    for seed in 0..3 {
+    for seed in 0..2 {
         let mut rng = Rng::new(seed);
-        let rows: Vec<Row> = (1..=[30, 400, 1_500][seed as usize]).map(|at| random_call(&mut rng, at)).collect();
+        let rows: Vec<Row> = (1..=[30, 700][seed as usize]).map(|at| random_call(&mut rng, at)).collect();
         let (committed, live) = rows.split_at(rows.len() / 2);
         let lake = MemoryLake::of_calls(committed, live);
         let word = |rng: &mut Rng| rng.one_in(3).then(|| ["a", "b", "c"][rng.below(3) as usize].to_owned());
-        for by in CostsBy::ALL {
+        for (at, by) in CostsBy::ALL.into_iter().enumerate() {
             assert_eq!(CostsBy::from_word(by.as_str()), Some(by));
-            for length in [40 * MINUTE_MICROS + 7, 3 * 60 * MINUTE_MICROS + 11] {
-                let to = UnixMicros(NOW.0 - rng.below(600_000_000).cast_signed());
-                let from = UnixMicros(to.0 - length);
-                let range = Range { service: word(&mut rng), environment: word(&mut rng), ..Range::new(from, to) };
-                let report = costs(&sql, &lake, &range, by).await;
-                let chosen: Vec<&Row> = rows
-                    .iter()
-                    .filter(|row| is_of(row, kinds(by)) && (from.0..to.0).contains(&get_int(row, "end_time")))
-                    .filter(|row| range.service.is_none() || get_text(row, "service_name") == range.service)
-                    .filter(|row| range.environment.is_none() || get_text(row, "environment") == range.environment)
-                    .collect();
-                let mut groups: BTreeMap<_, Vec<&Row>> = BTreeMap::new();
-                for row in &chosen {
-                    groups.entry(key(row, by)).or_default().push(row);
-                }
-                let when = format!("seed {seed}, by {}, {length}", by.as_str());
-                assert_eq!(report.groups.len(), groups.len(), "{when}");
-                for CostGroup { tenant, name, tool_server, costs } in &report.groups {
-                    let key = (tenant.clone(), name.clone(), tool_server.clone());
-                    assert_eq!(*costs, figures(&groups[&key]), "{when}: {key:?}");
-                }
-                assert_eq!(report.total, figures(&chosen), "{when}");
-                assert!(
-                    report
-                        .groups
-                        .is_sorted_by(|a, b| nanos(a.costs.cost_usd.as_ref()) >= nanos(b.costs.cost_usd.as_ref())),
-                    "{when}"
-                );
-                assert_eq!((report.by.as_str(), report.truncated), (by.as_str(), false));
+            // Shorter ranges come from calls, longer ones from sums.
+            let length = [40 * MINUTE_MICROS + 7, 3 * 60 * MINUTE_MICROS + 11][(at + seed as usize) % 2];
+            let to = UnixMicros(NOW.0 - rng.below(600_000_000).cast_signed());
+            let from = UnixMicros(to.0 - length);
+            let range = Range { service: word(&mut rng), environment: word(&mut rng), ..Range::new(from, to) };
+            let report = costs(&sql, &lake, &range, by).await;
+            let chosen: Vec<&Row> = rows
+                .iter()
+                .filter(|row| is_of(row, kinds(by)) && (from.0..to.0).contains(&get_int(row, "end_time")))
+                .filter(|row| range.service.is_none() || get_text(row, "service_name") == range.service)
+                .filter(|row| range.environment.is_none() || get_text(row, "environment") == range.environment)
+                .collect();
+            let mut groups: BTreeMap<_, Vec<&Row>> = BTreeMap::new();
+            for row in &chosen {
+                groups.entry(key(row, by)).or_default().push(row);
             }
+            let when = format!("seed {seed}, by {}, {length}", by.as_str());
+            assert_eq!(report.groups.len(), groups.len(), "{when}");
+            for CostGroup { tenant, name, tool_server, costs } in &report.groups {
+                let key = (tenant.clone(), name.clone(), tool_server.clone());
+                assert_eq!(*costs, figures(&groups[&key]), "{when}: {key:?}");
+            }
+            assert_eq!(report.total, figures(&chosen), "{when}");
+            assert!(
+                report.groups.is_sorted_by(|a, b| nanos(a.costs.cost_usd.as_ref()) >= nanos(b.costs.cost_usd.as_ref())),
+                "{when}"
+            );
+            assert_eq!((report.by.as_str(), report.truncated), (by.as_str(), false));
         }
     }
 }
