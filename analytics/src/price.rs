@@ -32,7 +32,7 @@ mod tests;
 use std::sync::{Arc, LazyLock};
 
 pub use entry::{Entry, Per, Usage};
-pub use file::{Fault, ParsedFile, Severity, parse};
+pub use file::{Fault, ParsedFile, Severity, date_text, parse};
 pub use pricer::{Call, Pricer};
 
 /// The table of models that comes with Toolgauge, as TOML; `prices/generate.py` has made it.

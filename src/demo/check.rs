@@ -5,8 +5,12 @@ use std::fmt::Debug;
 
 use serde_json::Value;
 
+use toolgauge_analytics::price::date_text;
+use toolgauge_proto::api::costs::CostsReport;
+
 use crate::client::{Api, ApiError};
-use crate::loadgen::ledger::{Ledger, ModelSums, ToolSums};
+use crate::loadgen::fleet;
+use crate::loadgen::ledger::{CostSums, Ledger, ModelSums, SESSIONS_KEPT, ToolSums};
 
 const TOOLS: &str = "SELECT CAST(date AS INT), tool_name, count(*), count(*) FILTER (WHERE outcome = 'ok'), \
     count(*) FILTER (WHERE final), count(*) FILTER (WHERE final AND outcome = 'ok'), \
@@ -96,6 +100,74 @@ fn named<K: Ord + Clone, V: Clone>(of: &BTreeMap<(K, &'static str), V>) -> BTree
     of.iter().map(|((first, name), value)| ((first.clone(), (*name).to_owned()), value.clone())).collect()
 }
 
+/// Costs of the sessions that the ledger has written down: those whose ids end in one of these.
+fn kept_sessions() -> String {
+    let endings: Vec<String> =
+        (0..256).step_by(SESSIONS_KEPT as usize).map(|ending| format!("'{ending:02x}'")).collect();
+    format!(
+        "SELECT session_id, count(*), count(*) FILTER (WHERE outcome = 'ok'), count(cost_usd), sum(cost_usd), \
+         sum(cost_usd) FILTER (WHERE outcome = 'error') FROM calls WHERE counted AND kind <> 'agent' \
+         AND right(session_id, 2) IN ({}) GROUP BY 1",
+        endings.join(", ")
+    )
+}
+
+fn amount(text: Option<&String>) -> u64 {
+    text.map_or(0, |text| money(&Value::from(text.as_str())))
+}
+
+/// Compares the costs report in every grouping.
+async fn costs(api: &Api, ledger: &Ledger, comparison: &mut Comparison) -> Result<(), CheckError> {
+    fn named<K: ToString>(of: &BTreeMap<K, CostSums>) -> BTreeMap<Option<String>, CostSums> {
+        of.iter().map(|(name, sums)| (Some(name.to_string()), *sums)).collect()
+    }
+    let days = ledger.day_costs.iter().map(|(day, sums)| (Some(date_text(*day as i32)), *sums));
+    let users = ledger.user_costs.iter().map(|(user, sums)| (user.map(|user| format!("user-{user:03}")), *sums));
+    let services = fleet::AGENTS
+        .iter()
+        .filter_map(|agent| Some((Some(format!("{}-agent", agent.name)), *ledger.agent_costs.get(agent.name)?)));
+    let mut all = CostSums::default();
+    ledger.agent_costs.values().for_each(|sums| all.add(sums));
+    for (by, expected) in [
+        ("tool", named(&ledger.tool_costs)),
+        ("model", named(&ledger.model_costs)),
+        ("agent", named(&ledger.agent_costs)),
+        ("service", services.collect()),
+        ("day", days.collect()),
+        ("user", users.collect()),
+        // The fleet has no teams.
+        ("team", BTreeMap::from([(None, all)])),
+    ] {
+        let path = format!("/api/v1/costs?by={by}&from=1970-01-01T00:00:00Z&to=2200-01-01T00:00:00Z");
+        let report: CostsReport = api.get(&path).await?;
+        let found = report.groups.into_iter().map(|group| {
+            let costs = group.costs;
+            let sums = CostSums {
+                attempts: costs.attempts,
+                attempts_ok: costs.attempts_ok,
+                priced: costs.priced,
+                cost_nano_usd: amount(costs.cost_usd.as_ref()),
+                wasted_nano_usd: amount(costs.wasted_cost_usd.as_ref()),
+            };
+            (group.name, sums)
+        });
+        comparison.all(&format!("cost by {by}"), found.collect(), expected);
+    }
+    let sessions = api.sql(&kept_sessions()).await?.into_iter().map(|row| {
+        let sums = CostSums {
+            attempts: count(&row[1]),
+            attempts_ok: count(&row[2]),
+            priced: count(&row[3]),
+            cost_nano_usd: money(&row[4]),
+            wasted_nano_usd: money(&row[5]),
+        };
+        (row[0].as_str().unwrap_or_default().to_owned(), sums)
+    });
+    let expected = ledger.session_costs.iter().map(|(session, sums)| (format!("conv-{session:016x}"), *sums));
+    comparison.all("cost of session", sessions.collect(), expected.collect());
+    Ok(())
+}
+
 /// Asks for every figure of the ledger, and compares.
 pub(crate) async fn check(api: &Api, ledger: &Ledger) -> Result<Checked, CheckError> {
     let mut comparison = Comparison::default();
@@ -133,6 +205,7 @@ pub(crate) async fn check(api: &Api, ledger: &Ledger) -> Result<Checked, CheckEr
     comparison.all("model", models.collect(), named(&ledger.models));
     let agents = api.sql(AGENTS).await?.into_iter().map(|row| (keyed(&row), (count(&row[2]), count(&row[3]))));
     comparison.all("agent", agents.collect(), named(&ledger.agents));
+    costs(api, ledger, &mut comparison).await?;
     for row in api.sql(ROWS).await? {
         comparison.one("rows", &count(&row[0]), &ledger.rows());
         comparison.one("sessions", &count(&row[1]), &ledger.sessions);

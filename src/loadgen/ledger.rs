@@ -6,11 +6,26 @@ use super::fleet::{AGENTS, FAILURES, MODELS, TOOLS};
 
 const DAY_NS: u64 = 86_400_000_000_000;
 
+/// One in so many sessions has its costs written down: those whose number is a multiple.
+pub(crate) const SESSIONS_KEPT: u64 = 64;
+
+/// For whom a call was made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Who {
+    /// Place in [`AGENTS`].
+    pub(crate) agent: usize,
+    /// Number of the session, as its id writes it.
+    pub(crate) session: u64,
+    /// Number of the user, if the call says whose it is.
+    pub(crate) user: Option<u64>,
+}
+
 /// One thing that the generator did.
 #[derive(Debug, Clone)]
 pub(crate) enum Fact {
     /// An attempt of a tool.
     Tool {
+        who: Who,
         tool: usize,
         end_ns: u64,
         duration_ns: u64,
@@ -22,7 +37,16 @@ pub(crate) enum Fact {
         cost_nano_usd: Option<u64>,
     },
     /// A call of a model.
-    Model { model: usize, end_ns: u64, failed: bool, input: u64, cached: u64, output: u64, cost_nano_usd: u64 },
+    Model {
+        who: Who,
+        model: usize,
+        end_ns: u64,
+        failed: bool,
+        input: u64,
+        cached: u64,
+        output: u64,
+        cost_nano_usd: u64,
+    },
     /// The run of an agent.
     Agent { agent: usize, end_ns: u64, failed: bool },
     /// One more view of a tool's call, which does not count.
@@ -42,6 +66,26 @@ pub(crate) struct ToolSums {
     pub(crate) priced: u64,
     pub(crate) cost_nano_usd: u64,
     pub(crate) duration_ns: u64,
+}
+
+/// What calls have cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct CostSums {
+    pub(crate) attempts: u64,
+    pub(crate) attempts_ok: u64,
+    pub(crate) priced: u64,
+    pub(crate) cost_nano_usd: u64,
+    pub(crate) wasted_nano_usd: u64,
+}
+
+impl CostSums {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.attempts += other.attempts;
+        self.attempts_ok += other.attempts_ok;
+        self.priced += other.priced;
+        self.cost_nano_usd += other.cost_nano_usd;
+        self.wasted_nano_usd += other.wasted_nano_usd;
+    }
 }
 
 /// Sums over model calls.
@@ -66,6 +110,18 @@ pub(crate) struct Ledger {
     pub(crate) models: BTreeMap<(u64, &'static str), ModelSums>,
     /// Runs, and those that went well, by day and agent.
     pub(crate) agents: BTreeMap<(u64, &'static str), (u64, u64)>,
+    /// By tool.
+    pub(crate) tool_costs: BTreeMap<&'static str, CostSums>,
+    /// By model.
+    pub(crate) model_costs: BTreeMap<&'static str, CostSums>,
+    /// Tools and models by agent.
+    pub(crate) agent_costs: BTreeMap<&'static str, CostSums>,
+    /// Tools and models by day.
+    pub(crate) day_costs: BTreeMap<u64, CostSums>,
+    /// Tools and models by user.
+    pub(crate) user_costs: BTreeMap<Option<u64>, CostSums>,
+    /// Tools and models of some sessions.
+    pub(crate) session_costs: BTreeMap<u64, CostSums>,
     /// Views that do not count.
     pub(crate) views: u64,
     pub(crate) sessions: u64,
@@ -74,8 +130,10 @@ pub(crate) struct Ledger {
 impl Ledger {
     pub(crate) fn add(&mut self, fact: &Fact) {
         match *fact {
-            Fact::Tool { tool, end_ns, duration_ns, failure, attempt, is_final, cost_nano_usd } => {
+            Fact::Tool { who, tool, end_ns, duration_ns, failure, attempt, is_final, cost_nano_usd } => {
                 let name = TOOLS[tool].name;
+                let costs = self.spent(who, end_ns, failure.is_some(), cost_nano_usd);
+                self.tool_costs.entry(name).or_default().add(&costs);
                 let sums = self.tools.entry((end_ns / DAY_NS, name)).or_default();
                 let ok = u64::from(failure.is_none());
                 sums.attempts += 1;
@@ -90,7 +148,9 @@ impl Ledger {
                     *self.errors.entry((name, FAILURES[failure].class)).or_default() += 1;
                 }
             }
-            Fact::Model { model, end_ns, failed, input, cached, output, cost_nano_usd } => {
+            Fact::Model { who, model, end_ns, failed, input, cached, output, cost_nano_usd } => {
+                let costs = self.spent(who, end_ns, failed, Some(cost_nano_usd));
+                self.model_costs.entry(MODELS[model].name).or_default().add(&costs);
                 let sums = self.models.entry((end_ns / DAY_NS, MODELS[model].name)).or_default();
                 sums.calls += 1;
                 sums.calls_ok += u64::from(!failed);
@@ -107,6 +167,25 @@ impl Ledger {
             Fact::View => self.views += 1,
             Fact::Session => self.sessions += 1,
         }
+    }
+
+    /// Writes down what a call has cost for all that tools and models have in common; gives it for the rest.
+    fn spent(&mut self, who: Who, end_ns: u64, failed: bool, cost_nano_usd: Option<u64>) -> CostSums {
+        let cost = cost_nano_usd.unwrap_or_default();
+        let sums = CostSums {
+            attempts: 1,
+            attempts_ok: u64::from(!failed),
+            priced: u64::from(cost_nano_usd.is_some()),
+            cost_nano_usd: cost,
+            wasted_nano_usd: if failed { cost } else { 0 },
+        };
+        self.agent_costs.entry(AGENTS[who.agent].name).or_default().add(&sums);
+        self.day_costs.entry(end_ns / DAY_NS).or_default().add(&sums);
+        self.user_costs.entry(who.user).or_default().add(&sums);
+        if who.session.is_multiple_of(SESSIONS_KEPT) {
+            self.session_costs.entry(who.session).or_default().add(&sums);
+        }
+        sums
     }
 
     pub(crate) fn merge(&mut self, other: Self) {
@@ -137,6 +216,17 @@ impl Ledger {
             let all = self.agents.entry(key).or_default();
             *all = (all.0 + runs, all.1 + ok);
         }
+        fn merge<K: Ord>(all: &mut BTreeMap<K, CostSums>, other: BTreeMap<K, CostSums>) {
+            for (key, sums) in other {
+                all.entry(key).or_default().add(&sums);
+            }
+        }
+        merge(&mut self.tool_costs, other.tool_costs);
+        merge(&mut self.model_costs, other.model_costs);
+        merge(&mut self.agent_costs, other.agent_costs);
+        merge(&mut self.day_costs, other.day_costs);
+        merge(&mut self.user_costs, other.user_costs);
+        merge(&mut self.session_costs, other.session_costs);
         self.views += other.views;
         self.sessions += other.sessions;
     }

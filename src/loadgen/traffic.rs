@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::dice::Dice;
 use super::fleet::{AGENTS, Break, FAILURES, MODELS, SERVERS, SERVICES, TOOLS};
-use super::ledger::Fact;
+use super::ledger::{Fact, Who};
 use super::wire::{self, Message, Span, SpanKind, Value};
 
 const MS_NS: u64 = 1_000_000;
@@ -79,7 +79,9 @@ impl Batch {
 
 #[derive(Debug, Clone)]
 struct Session {
+    number: u64,
     id: String,
+    user_number: u64,
     user: String,
     new: bool,
 }
@@ -120,8 +122,9 @@ impl Traffic {
     }
 
     fn session(&mut self) -> Session {
-        let id = format!("conv-{:016x}", self.ids.next());
-        Session { id, user: format!("user-{:03}", self.dice.below(200)), new: true }
+        let (number, user_number) = (self.ids.next(), self.dice.below(200));
+        let (id, user) = (format!("conv-{number:016x}"), format!("user-{user_number:03}"));
+        Session { number, id, user_number, user, new: true }
     }
 
     fn weighted(&mut self, weights: impl Iterator<Item = u64> + Clone) -> usize {
@@ -241,7 +244,8 @@ impl Traffic {
         }
         run.span(scene.agent, &span, &attributes);
         let model = agent.model;
-        run.facts.push(Fact::Model { model, end_ns, failed, input, cached, output, cost_nano_usd });
+        let who = Who { agent: scene.agent, session: scene.session.number, user: None };
+        run.facts.push(Fact::Model { who, model, end_ns, failed, input, cached, output, cost_nano_usd });
         (end_ns, failed)
     }
 
@@ -335,7 +339,8 @@ impl Traffic {
         }
         let name = format!("execute_tool {}", how.name);
         run.span(scene.agent, &span(outer, root, &name, SpanKind::Internal, 0), &attributes);
-        run.facts.push(Fact::Tool { tool, end_ns, duration_ns, failure, attempt, is_final, cost_nano_usd });
+        let who = Who { agent: scene.agent, session: scene.session.number, user: Some(scene.session.user_number) };
+        run.facts.push(Fact::Tool { who, tool, end_ns, duration_ns, failure, attempt, is_final, cost_nano_usd });
 
         let reporting = server.service.and_then(|service| SERVICES.iter().position(|name| *name == service));
         if let (Some(reporting), Scenario::Fleet | Scenario::Flaky) = (reporting, self.scenario) {

@@ -142,10 +142,18 @@ async fn figures(sandbox: &Sandbox, manifest: &Value) {
             }
             // What a person refused was not carried out: the calls that are described are all, and it is not among them.
             "rejected_calls" => {}
-            // `calls` has no column for what was written to a cache.
-            "cache_creation_tokens" => {}
-            // Not in the telemetry: what it would cost by a price list, and words.
-            "llm_cost_usd_if_cached_is_half_price" | "cost_basis" => {}
+            "cache_creation_tokens" => {
+                let written = sandbox.api.number("SELECT sum(cache_write_input_tokens) FROM model_calls").await;
+                assert_eq!(Some(written), value.as_i64(), "{figure}");
+            }
+            // Words.
+            "cost_basis" => {}
+            // What the calls would cost by a price list; the built-in one says the same.
+            "llm_cost_usd_if_cached_is_half_price" => {
+                let priced = "SELECT sum(cost_usd) FROM model_calls WHERE cost_source = 'price_book'";
+                let found = sandbox.api.row(priced).await[0].as_str().map(nanos);
+                assert_eq!(found, Some(nanos_of_number(value)), "{figure}");
+            }
             other => panic!("the manifest has a figure that nobody compares: {other}"),
         }
     }

@@ -125,8 +125,9 @@ pub fn parse(name: &Arc<str>, text: &str) -> ParsedFile {
     parsed
 }
 
-/// A date, from the days since 1970-01-01.
-pub(super) fn date_text(days: i32) -> String {
+/// A date like `2026-01-31`, from the days since 1970-01-01.
+#[must_use]
+pub fn date_text(days: i32) -> String {
     // Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
     let shifted = i64::from(days) + 719_468;
     let era = shifted.div_euclid(146_097);
