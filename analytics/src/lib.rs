@@ -7,7 +7,6 @@
 //! * [`alert`]: when an alert fires and when it ends. [`evidence`]: whether failures are more than chance.
 //! * [`threshold`], [`cost_budget`], [`heartbeat`]: what other alerts than those of SLOs are decided by.
 //! * [`price`]: what a call costs whose producer does not say.
-//! * [`alert`]: when an alert fires and when it ends.
 //!
 //! The crate is pure. No clock, no input or output, no threads: time is an argument, and the same arguments give the
 //! same answer. It knows the words of `toolgauge-proto` and nothing else of Toolgauge.
