@@ -258,6 +258,7 @@ fn backfill(connection: &Connection, limit: Duration) -> Result<(), Failure> {
         if began.elapsed() > limit {
             return Err(Failure::Unfinished(format!("{waiting} SLOs still have none after {} s", limit.as_secs())));
         }
+        #[expect(clippy::disallowed_methods, reason = "it waits for another process")]
         std::thread::sleep(LOOK);
     }
 }

@@ -117,7 +117,7 @@ async fn without_files_slos_are_learned_from_the_calls() {
     spans.extend((0..150).map(|call| failed(tool_span("ghost", 1_000 + call, 1, first, 1_000_000), "ToolNotFound")));
     spans.extend((0..99).map(|call| tool_span("seldom", 2_000 + call, 1, first, 1_000_000)));
     let mut agent = tool_span("", 3_000, 1, first, 1_000_000);
-    agent.attributes = vec![text("gen_ai.operation.name", "invoke_agent"), text("gen_ai.agent.name", "helper")];
+    agent.attributes = vec![text("gen_ai.operation.name", "invoke_agent"), text("gen_ai.agent.name", "guide")];
     spans.push(agent);
     before.client().await.export(TRACES, &request("shop", spans).encode_to_vec()).await;
     before.until_committed().await;

@@ -234,14 +234,12 @@ impl Round<'_> {
     }
 
     fn evaluation(&self, watched: &Watched, long: Window, coverage: Coverage, short: &Counts) -> Evaluation {
-        let silent = |service: &String| {
-            self.arrivals
-                .last_seen(service)
-                .is_none_or(|last| self.at.time.0.saturating_sub(Minute(last.0 + 1).start().0) > HEARTBEAT_US)
-        };
+        let heard = |last: Minute| self.at.time.0.saturating_sub(Minute(last.0 + 1).start().0) <= HEARTBEAT_US;
         let minutes = long.at(watched.ring.now());
-        let mut sources =
-            watched.fed_by.iter().filter(|(_, last)| minutes.contains(last)).map(|(service, _)| service).peekable();
+        let mut sources = watched.fed_by.iter().filter(|(_, last)| minutes.contains(last)).peekable();
+        // At full load arrivals can be committed between two evaluations, which look at live ones; the feed misses no call.
+        let silent =
+            |(service, last): (&String, &Minute)| !heard(*last) && !self.arrivals.last_seen(service).is_some_and(heard);
         let all_silent = sources.peek().is_some() && sources.all(silent);
         let telemetry = Telemetry {
             history: if watched.past == Past::Known { History::Counted } else { History::Counting },
