@@ -40,7 +40,12 @@ pub(crate) async fn script(name: &str, arguments: &[String], environment: &[(&st
 #[tokio::test(flavor = "multi_thread")]
 async fn the_python_sdk_gets_back_exactly_what_it_sent_and_polars_reads_the_same() {
     for (seed, protocol, compression) in WAYS {
-        let sandbox = Sandbox::start_with(|config| config.settle.after = Time(SETTLE)).await;
+        let sandbox = Sandbox::start_with(|config| {
+            config.settle.after = Time(SETTLE);
+            // Sums are written with the rows they are of.
+            config.lake.fold_interval = Time(Duration::ZERO);
+        })
+        .await;
         let door = if protocol == "grpc" { sandbox.otlp } else { sandbox.otlp_http };
         let way = [("OTEL_EXPORTER_OTLP_PROTOCOL", protocol), ("OTEL_EXPORTER_OTLP_COMPRESSION", compression)];
         let ledger = script("export_genai.py", &[format!("http://{door}"), seed.to_string()], &way).await;
@@ -179,7 +184,7 @@ fn tools_by_report(report: &[ToolReport], expected: &serde_json::Map<String, Val
     }
 }
 
-/// What Polars reads from the folder is what we answer.
+/// What Polars reads from the folder, from calls and from sums per minute, is what we answer.
 async fn polars(sandbox: &Sandbox) {
     let read = script("read_delta.py", &[sandbox.lake().display().to_string()], &[]).await;
     let api = &sandbox.api;
@@ -196,6 +201,10 @@ async fn polars(sandbox: &Sandbox) {
         tools.insert(row[0].as_str().unwrap().to_owned(), figures);
     }
     assert_eq!(read["tools"], Value::Object(tools));
+    for figure in ["tools", "duration_ns"] {
+        assert_eq!(read["minutes"][figure], read[figure], "{figure} from sums per minute");
+    }
+    assert_eq!(nanos(read["minutes"]["cost_usd"].as_str().unwrap()), nanos(read["cost_usd"].as_str().unwrap()));
     let mut columns: Vec<&str> =
         read["columns"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
     let mut expected: Vec<&str> = Table::Calls.columns().iter().map(|column| column.name).collect();
