@@ -141,12 +141,14 @@ pub(crate) fn now_ns(clock: &dyn Clock) -> u64 {
 /// # Errors
 /// An endpoint that cannot be used. Refusals are in the report.
 pub async fn run(options: &Options, clock: &'static dyn Clock) -> Result<Report, WrongEndpoint> {
+    // Reading the certificates of the system takes time that is none of the load's.
+    let new_sender = |_| Sender::new(&options.endpoint, options.protocol, options.compression, &options.headers);
+    let senders = (0..options.connections).map(new_sender).collect::<Result<Vec<_>, _>>()?;
     let (origin_ns, began) = (now_ns(clock), Instant::now());
     let first_ns = origin_ns.saturating_sub(ns(RUN_TIME));
     let breaks: Vec<_> = options.breaks.iter().map(|day| day.starting(first_ns)).collect();
     let mut workers = tokio::task::JoinSet::new();
-    for number in 0..options.connections {
-        let sender = Sender::new(&options.endpoint, options.protocol, options.compression, &options.headers)?;
+    for (number, sender) in (0..options.connections).zip(senders) {
         let seed = options.seed.wrapping_mul(1 << 16).wrapping_add(number.into());
         let traffic = Traffic::new(seed, origin_ns, options.scenario, breaks.clone());
         workers.spawn(worker(sender, traffic, options.clone(), began, clock));

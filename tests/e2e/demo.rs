@@ -167,7 +167,7 @@ async fn a_load_has_the_headers_that_are_asked_for_and_speaks_tls() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut command = program();
         command.args(["loadgen", &format!("{scheme}://{}", listener.local_addr().unwrap()), "--protocol", protocol]);
-        command.args(["--header", "Authorization: Bearer abc", "--duration", "100ms", "--connections", "1"]);
+        command.args(["--header", "Authorization: Bearer abc", "--duration", "1s", "--connections", "1"]);
         let running = tokio::spawn(run(command));
         let (stream, _) = tokio::time::timeout(LIMIT, listener.accept()).await.unwrap().unwrap();
         (stream, running)
