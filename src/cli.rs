@@ -107,6 +107,9 @@ struct Settings {
     /// Price book (TOML) for calls whose producers do not report a cost; may be repeated, the first that has a price decides
     #[arg(long, value_name = "FILE")]
     prices: Vec<String>,
+    /// Ownership file (TOML): which team owns which services and tools
+    #[arg(long, value_name = "FILE")]
+    ownership: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -338,6 +341,7 @@ fn load(settings: &Settings) -> Result<Config, Failure> {
         ("slo", list(&settings.slo)),
         ("alertmanager", list(&settings.alertmanager)),
         ("prices", list(&settings.prices)),
+        ("ownership", settings.ownership.as_ref().map(|path| path.display().to_string())),
     ];
     let flags = flags.into_iter().filter_map(|(name, value)| Some((name, value?)));
     Ok(Config::load(settings.config.as_deref(), std::env::vars(), flags)?)
@@ -549,13 +553,24 @@ const TOOL_COLUMNS: &[ToolColumn] = &[
     ("calls", |tool| tool.calls.to_string()),
     ("success/attempt", |tool| percent(tool.success_ratio_attempt)),
     ("success/call", |tool| percent(tool.success_ratio_logical)),
-    ("retries", |tool| percent(tool.retry_ratio)),
+    ("retries", |tool| {
+        let storm = tool.retries.storm.as_ref().is_some_and(|storm| storm.now);
+        format!("{}{}", percent(tool.retry_ratio), if storm { " storm" } else { "" })
+    }),
+    ("recovered", |tool| percent(tool.retries.recovery_ratio)),
+    ("lost s", |tool| format!("{:.1}", tool.retries.lost_ms / 1e3)),
+    ("stand for", |tool| tool.weighted.as_ref().map(|weighted| weighted.calls.clone()).unwrap_or_default()),
     ("p50 ms", |tool| format!("{:.1}", tool.latency.p50_ms)),
     ("p95 ms", |tool| format!("{:.1}", tool.latency.p95_ms)),
     ("p99 ms", |tool| format!("{:.1}{}", tool.latency.p99_ms, if tool.latency.p99_low_evidence { "?" } else { "" })),
     ("cost USD", |tool| tool.cost_usd.clone().unwrap_or_default()),
     ("cost/call", |tool| tool.cost_per_call_usd.clone().unwrap_or_default()),
     ("cost/success", |tool| tool.cost_per_success_usd.clone().unwrap_or_default()),
+    ("owner", |tool| {
+        let mut teams: Vec<&str> = tool.owners.iter().map(|owner| owner.team.as_str()).collect();
+        teams.dedup();
+        teams.join(", ")
+    }),
     ("errors", |tool| {
         tool.errors.iter().map(|(class, count)| format!("{class} {count}")).collect::<Vec<_>>().join(", ")
     }),

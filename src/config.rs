@@ -216,6 +216,8 @@ pub struct Config {
     pub alertmanager: Names,
     /// Price books, in the order in which they are asked.
     pub prices: Names,
+    /// File that says who owns which tools.
+    pub ownership: Option<PathBuf>,
     /// The write-ahead log.
     pub wal: WalConfig,
     /// Settling.
@@ -284,6 +286,9 @@ section!(
         commit_rows: Count,
         /// How often, in log time, the sums of committed rows are written to `calls_1m`.
         fold_interval: Time,
+        /// So many different series a day (tenant, service, environment, server, tool, agent, model) have sums of their own; those
+        /// of the others are summed as `__other__`.
+        series_per_day: Count,
         /// How often it is looked whether there are small files to merge; 0 for never.
         compact_interval: Time,
         /// So many small files of the newest date are merged at once, or more.
@@ -382,6 +387,7 @@ impl Default for Config {
             slo: Names(Vec::new()),
             alertmanager: Names(Vec::new()),
             prices: Names(Vec::new()),
+            ownership: None,
             wal: WalConfig::default(),
             settle: SettleConfig::default(),
             lake: LakeConfig::default(),
@@ -430,6 +436,7 @@ impl Default for LakeConfig {
             commit_interval: Time::micros(collector.commit_interval_us),
             commit_rows: Count(collector.commit_rows),
             fold_interval: Time::micros(collector.fold.interval_us.unsigned_abs()),
+            series_per_day: Count(collector.fold.series_max as u64),
             compact_interval: Time::micros(collector.compact.interval_us),
             compact_files: Count(collector.compact.files_min as u64),
             compact_below: Bytes(collector.compact.small_bytes),
@@ -574,6 +581,7 @@ impl Config {
             keep_attributes: self.recognise.keep_attributes.0.clone(),
             keep_attributes_of_successes: self.recognise.keep_attributes_of_successes.0.clone(),
             conventions: Vec::new(),
+            ..RecogniseSettings::default()
         };
         let interval_us = self.lake.compact_interval.as_micros().unsigned_abs();
         let compact = CompactSettings {
@@ -595,7 +603,11 @@ impl Config {
             commit_rows: self.lake.commit_rows.0,
             commit_interval_us: self.lake.commit_interval.as_micros().unsigned_abs(),
             compact,
-            fold: FoldSettings { interval_us: self.lake.fold_interval.as_micros(), ..FoldSettings::default() },
+            fold: FoldSettings {
+                interval_us: self.lake.fold_interval.as_micros(),
+                series_max: size(self.lake.series_per_day.0),
+                ..FoldSettings::default()
+            },
             ..CollectorSettings::new(self.data.clone())
         }
     }
@@ -621,6 +633,7 @@ impl Config {
             url => url.to_owned(),
         };
         EvaluateSettings {
+            ownership: std::sync::Arc::default(),
             slos: self.slo.0.iter().map(PathBuf::from).collect(),
             interval: self.alerting.interval.0.max(Duration::from_millis(10)),
             resend_delay: self.alerting.resend_delay.0,

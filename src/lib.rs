@@ -9,6 +9,7 @@ pub mod conventions;
 pub mod demo;
 pub mod loadgen;
 pub mod metrics;
+pub mod ownership;
 pub mod prices;
 mod screen;
 pub mod server;

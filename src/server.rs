@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use toolgauge_analytics::ownership::Ownership;
 use toolgauge_collector::fs::real::RealFs;
 use toolgauge_collector::pipeline::{Collector, CollectorError};
 use toolgauge_collector::prices::Prices;
@@ -16,13 +17,14 @@ use toolgauge_collector::wal::WalHandle;
 use toolgauge_proto::otlp::{LogsView, TracesView, metric_points};
 use toolgauge_proto::time::{Clock, SystemClock};
 use toolgauge_queries::engine::Error as QueryError;
-use toolgauge_queries::evaluate::Evaluator;
+use toolgauge_queries::evaluate::{EvaluateSettings, Evaluator};
 use toolgauge_queries::http::{Api, Origins, WrongOrigin, serve};
 use toolgauge_queries::notify::{Notifier, NotifyError};
 use toolgauge_queries::rules::Rules;
 
 use crate::config::Config;
 use crate::metrics;
+use crate::ownership::{self, OwnershipFile};
 use crate::prices::{PriceFaults, PriceFiles};
 
 /// Why the server could not start, or ended.
@@ -99,6 +101,7 @@ pub struct Server {
     stop_http: watch::Sender<bool>,
     http_task: Option<JoinHandle<std::io::Result<()>>>,
     prices_task: Option<JoinHandle<()>>,
+    ownership_task: Option<JoinHandle<()>>,
 }
 
 /// How often it is looked whether the collector still runs.
@@ -161,6 +164,7 @@ impl Server {
         let set = crate::prices::read_at_start(&mut price_files)?;
         let price_faults = PriceFaults::default();
         price_faults.set(&set.faults);
+        let ownership_file = OwnershipFile::open(config)?.map(|(file, ownership)| (file, Arc::new(ownership)));
         let grpc_listener = listen(config.otlp_grpc, "OTLP/gRPC", "--otlp-grpc").await?;
         let otlp_http_listener = listen(config.otlp_http, "OTLP/HTTP", "--otlp-http").await?;
         let http_listener = listen(config.http, "the HTTP API", "--http").await?;
@@ -174,6 +178,10 @@ impl Server {
         settings.recognise.conventions = crate::conventions::read(config)?;
         settings.prices = Prices::new(set.book);
         let prices = settings.prices.clone();
+        let team_of = Arc::clone(&settings.recognise.ownership);
+        if let Some((_, ownership)) = &ownership_file {
+            team_of.store(Arc::clone(ownership));
+        }
         let runtime = tokio::runtime::Handle::current();
         let collector_clock = Arc::clone(&clock);
         let start = move || Collector::start(settings, Arc::new(RealFs::private()), collector_clock, &runtime);
@@ -190,7 +198,7 @@ impl Server {
         } else {
             let notifier =
                 Notifier::start(&config.alertmanager.0, config.alerting.timeout.0, &tokio::runtime::Handle::current())?;
-            let settings = config.evaluate(http);
+            let settings = EvaluateSettings { ownership: Arc::clone(&team_of), ..config.evaluate(http) };
             let parts = || (Arc::clone(&lake), Arc::clone(&engine), Arc::clone(&clock));
             let ((lake, engine, clock), of_rules) = (parts(), parts());
             let evaluator = Evaluator::start(settings.clone(), lake, engine, clock, notifier).await?;
@@ -199,6 +207,15 @@ impl Server {
             (Some(evaluator), Some(rules))
         };
         let api = Api::with_slos(lake, engine, clock, text, evaluator.clone(), rules.clone()).await?;
+        let ownership_task = ownership_file.map(|(file, ownership)| {
+            let api = Arc::clone(&api);
+            let put_in_force = move |ownership: Arc<Ownership>| {
+                team_of.store(Arc::clone(&ownership));
+                api.set_ownership(ownership);
+            };
+            put_in_force(ownership);
+            tokio::spawn(ownership::watch(file, config.alerting.interval.0, put_in_force))
+        });
 
         let (stop_receiver, receiver_stopped) = watch::channel(false);
         let receiver_task = tokio::spawn({
@@ -228,6 +245,7 @@ impl Server {
             stop_http,
             http_task: Some(http_task),
             prices_task,
+            ownership_task,
         })
     }
 
@@ -266,6 +284,9 @@ impl Server {
             evaluator.notifier().stop().await;
         }
         if let Some(task) = self.prices_task.take() {
+            task.abort();
+        }
+        if let Some(task) = self.ownership_task.take() {
             task.abort();
         }
         tracing::info!("stopping: syncing the log");

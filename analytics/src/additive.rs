@@ -290,6 +290,8 @@ impl Values {
                 }
             }
             (Self::Greatest(greatest), Added::Greatest(added)) => greatest[group] = greatest[group].max(added[row]),
+            // Nothing was counted.
+            (Self::Latency(_), Added::Latency(payloads)) if payloads.is_null(row) => {}
             (Self::Latency(recorders), Added::Latency(payloads)) => {
                 recorders[group]
                     .add_payload(payloads.value(row))
@@ -320,8 +322,13 @@ impl Values {
             (Self::Latency(recorders), _) => {
                 let (mut column, mut payload) = (BinaryBuilder::new(), Vec::new());
                 for row in rows {
+                    let histogram = recorders[*row].histogram();
+                    if of.nullable && histogram.is_empty() {
+                        column.append_null();
+                        continue;
+                    }
                     payload.clear();
-                    recorders[*row].histogram().payload(&mut payload);
+                    histogram.payload(&mut payload);
                     column.append_value(&payload);
                 }
                 Arc::new(column.finish())

@@ -2,6 +2,7 @@
 //!
 //! # Definitions
 //! (SRE Workbook, chapter 5.)
+//! * Where a weight differs from 1, weights are added up instead of events: a sampled event spends what it stands for.
 //! * Allowed = (1 - target) x total; spent = bad; remaining = allowed - spent, signed and never clamped.
 //! * Burn rate = (bad / total) / (1 - target), of the counts of one window. At 1 the budget is used up exactly at the end
 //!   of the period.
@@ -14,7 +15,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::sli::Counts;
+use crate::sli::{Counts, WEIGHT_ONE};
 use crate::window::Window;
 
 /// Decimal places of a target.
@@ -150,6 +151,18 @@ impl Events {
         Self(i128::from(events) * i128::from(TARGET_ONE))
     }
 
+    /// Of millionths of units, rounded half-even.
+    fn of_weights(millionths: u128) -> Self {
+        const ONE: u128 = WEIGHT_ONE.unsigned_abs();
+        let (whole, rest) = (millionths / ONE, millionths % ONE);
+        let up = match (rest * 2).cmp(&ONE) {
+            Ordering::Less => 0,
+            Ordering::Equal => whole % 2,
+            Ordering::Greater => 1,
+        };
+        Self(i128::try_from(whole + up).unwrap_or(i128::MAX))
+    }
+
     /// In units of 10^-[`TARGET_PLACES`].
     #[must_use]
     pub const fn units(self) -> i128 {
@@ -276,8 +289,9 @@ impl Budget {
     /// The budget of these counts.
     #[must_use]
     pub fn of(counts: &Counts, target: Target) -> Self {
-        let allowed = Events(i128::from(counts.total()) * i128::from(TARGET_ONE - target.units));
-        let spent = Events::whole(counts.bad);
+        let (bad, total) = counts.spending();
+        let allowed = Events::of_weights(total.saturating_mul((TARGET_ONE - target.units).into()));
+        let spent = Events::of_weights(bad.saturating_mul(TARGET_ONE.into()));
         Self { allowed, spent, remaining: Events(allowed.0 - spent.0) }
     }
 
@@ -312,7 +326,9 @@ impl Budget {
 /// (bad / total) / (1 - target); none without events.
 #[must_use]
 pub fn burn_rate(counts: &Counts, target: Target) -> Option<Ratio> {
-    let errors = Ratio::new(counts.bad.into(), counts.total().into())?;
+    let (bad, total) = counts.spending();
+    let common = gcd(bad, total);
+    let errors = Ratio::new(bad / common, total / common)?;
     let Ratio { num, den } = target.budget();
     errors.times(Ratio { num: den, den: num })
 }

@@ -1,7 +1,10 @@
 //! Toolgauge's arithmetic: what the rows of `calls` mean, and what is counted from them.
 //!
 //! * [`settle`]: which rows are one call, which attempts are one logical call, which row counts.
+//! * [`series`]: which of them have names of their own in `calls_1m`.
 //! * [`hist`], [`rollup`], [`additive`]: latency histograms, the sums per minute of `calls_1m`, and sums of sums.
+//! * [`ownership`]: whose tools they are.
+//! * [`retries`], [`sampling`]: whether retries are a storm, and what a sample tells of the whole.
 //! * [`sli`], [`window`], [`budget`]: what is counted of an SLO, over which minutes, and what it means for the budget.
 //! * [`calendar`], [`timeslice`]: periods of a calendar, and slices of time as events.
 //! * [`alert`]: when an alert fires and when it ends. [`evidence`]: whether failures are more than chance.
@@ -19,8 +22,12 @@ pub mod cost_budget;
 pub mod evidence;
 pub mod heartbeat;
 pub mod hist;
+pub mod ownership;
 pub mod price;
+pub mod retries;
 pub mod rollup;
+pub mod sampling;
+pub mod series;
 pub mod settle;
 pub mod sli;
 pub mod threshold;

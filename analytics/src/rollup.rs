@@ -12,6 +12,7 @@
 //! translated once a word, when it is first met, so that a row is hashed as 56 bytes. First all rows of a chunk find their
 //! keys, then each column is added.
 
+use std::collections::{BTreeMap, HashSet};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ use toolgauge_proto::table::Table;
 use toolgauge_proto::time::UnixMicros;
 
 use crate::hist::{Recorder, micros_of};
+use crate::series::{self, Admission, KnownSeries, SERIES};
 use crate::window::Minute;
 
 /// The words of a key.
@@ -44,6 +46,8 @@ const WORDS: [&str; 10] = [
     "outcome",
     "error_class",
 ];
+/// Where among them stand those of a series, [`SERIES`].
+const SERIES_WORDS: std::ops::Range<usize> = 1..8;
 /// The integers that are summed; unknown ones count as 0.
 const AMOUNTS: [&str; 4] = ["input_tokens", "output_tokens", "input_bytes", "output_bytes"];
 const WEIGHT_SCALE: i8 = 6;
@@ -51,6 +55,10 @@ const COST_SCALE: i8 = 9;
 /// Largest decimal of the 18 digits that a column has.
 const DECIMAL_MAX: i128 = 10_i128.pow(18) - 1;
 const INTEGER_MAX: i128 = i64::MAX as i128;
+/// A weight of 1.
+const WEIGHT_ONE: i128 = 1_000_000;
+/// The largest weight that is squared, 999999.999999, so that the square of one has its place in a column.
+const SQUARED_MAX: i128 = 10_i128.pow(12) - 1;
 /// Rows whose keys are worked out together: they stay in the cache.
 const CHUNK_ROWS: usize = 1_024;
 /// Rows of one batch that is given: none of their words can outnumber a dictionary's.
@@ -61,7 +69,7 @@ const NULL: u32 = 0;
 const UNKNOWN: u32 = u32::MAX;
 
 /// The columns of `calls` that a rollup reads. A batch may have others too, in any order.
-pub const COLUMNS: [&str; 21] = [
+pub const COLUMNS: [&str; 24] = [
     "end_time",
     "duration_ns",
     "kind",
@@ -83,6 +91,9 @@ pub const COLUMNS: [&str; 21] = [
     "output_bytes",
     "cost_usd",
     "weight",
+    "retry_delay_ns",
+    "retry_lost_ns",
+    "wal_position",
 ];
 
 /// Rows of `calls`, summed by minute and key.
@@ -105,16 +116,39 @@ struct Key {
 
 #[derive(Debug, Clone, Default)]
 struct Sums {
+    /// The least log position of its calls.
+    first: i64,
     calls: i64,
     retries: i64,
     /// The latest of its calls, of which there is at least one.
     last_end_us: i64,
+    /// Beyond one for each call.
+    further_attempts: i64,
     weight: i128,
+    /// Weights of retries, beyond one for each.
+    retries_further_weight: i128,
+    /// Squares of weights, beyond one for each call.
+    further_squares: i128,
     duration_ns: i128,
     cost: i128,
     priced: i64,
     amounts: [i128; AMOUNTS.len()],
     latency: Recorder,
+    /// Of retries whose failed attempt is known: few keys have any.
+    known_retries: Option<Box<KnownRetries>>,
+}
+
+/// Sums of the rows that retried an attempt that is known.
+#[derive(Debug, Clone, Default)]
+struct KnownRetries {
+    lost_ns: i128,
+    delay: Recorder,
+}
+
+fn series_of(key: &Key) -> (i32, [u32; SERIES.len()]) {
+    let mut words = [NULL; SERIES.len()];
+    words.copy_from_slice(&key.words[SERIES_WORDS]);
+    (Minute(key.minute).start().date32(), words)
 }
 
 impl CallsRollup {
@@ -158,6 +192,88 @@ impl CallsRollup {
         }
     }
 
+    /// The UTC dates of its keys, in order, as days since 1970.
+    #[must_use]
+    pub fn dates(&self) -> Vec<i32> {
+        let mut dates: Vec<i32> = self.keys.iter().map(|key| Minute(key.minute).start().date32()).collect();
+        dates.sort_unstable();
+        dates.dedup();
+        dates
+    }
+
+    /// The identities of its series of a date that have names.
+    #[must_use]
+    pub fn series_on(&self, date: i32) -> HashSet<u128> {
+        let of_date = self.keys.iter().map(series_of).filter(|(of, _)| *of == date);
+        let names = of_date.map(|(_, words)| words.map(|word| self.words.text(word)));
+        names.filter(|names| !series::is_other(names)).map(|names| series::identity(&names)).collect()
+    }
+
+    /// Folds the series that have no names: see [`series`]. It must have all rows after those that are known, or the first of
+    /// them and whole exports.
+    #[must_use]
+    pub fn fold_series(&mut self, known: &KnownSeries) -> Admission {
+        let mut admission = Admission::default();
+        // By date and names, in numbers.
+        let mut found: BTreeMap<(i32, [u32; SERIES.len()]), i64> = BTreeMap::new();
+        for (key, sums) in self.keys.iter().zip(&self.sums) {
+            let at = found.entry(series_of(key)).or_insert(i64::MAX);
+            *at = (*at).min(sums.first);
+        }
+        let names = |words: &[u32; SERIES.len()]| words.map(|word| self.words.text(word));
+        let mut new: Vec<_> = found
+            .into_iter()
+            .map(|((date, words), first)| (date, first, names(&words), words))
+            .filter(|(date, _, names, _)| !series::is_other(names) && !known.has(*date, series::identity(names)))
+            .collect();
+        if new.is_empty() {
+            return admission;
+        }
+        new.sort_unstable_by_key(|(date, first, names, _)| (*date, *first, *names));
+        let mut folded: HashSet<(i32, [u32; SERIES.len()])> = HashSet::new();
+        for of_date in new.chunk_by(|a, b| a.0 == b.0) {
+            let room = known.room(of_date[0].0);
+            for (at, (date, _, names, words)) in of_date.iter().enumerate() {
+                if at < room {
+                    admission.admitted.push((*date, series::identity(names)));
+                } else {
+                    admission.folded.push((*date, names.map(|name| name.map(str::to_owned))));
+                    folded.insert((*date, *words));
+                }
+            }
+        }
+        if !folded.is_empty() {
+            admission.folded_calls = self.rename(&folded);
+        }
+        admission
+    }
+
+    /// Gives these series the name of all others; how many calls that are.
+    fn rename(&mut self, folded: &HashSet<(i32, [u32; SERIES.len()])>) -> u64 {
+        let mut all = Self { words: std::mem::take(&mut self.words), ..Self::default() };
+        let other = all.words.number(Some(series::OTHER));
+        let mut calls = 0;
+        let keys = std::mem::take(&mut self.keys).into_iter().zip(&self.sums).map(|(mut key, sums)| {
+            if folded.contains(&series_of(&key)) {
+                calls += sums.calls.unsigned_abs();
+                for word in key.words[SERIES_WORDS].iter_mut().skip(1).filter(|word| **word != NULL) {
+                    *word = other;
+                }
+            }
+            key
+        });
+        let keys: Vec<Key> = keys.collect();
+        let mut groups = Vec::with_capacity(CHUNK_ROWS);
+        for (keys, sums) in keys.chunks(CHUNK_ROWS).zip(self.sums.chunks(CHUNK_ROWS)) {
+            all.groups_of(keys, &mut groups);
+            for (group, sums) in groups.iter().zip(sums) {
+                all.sums[*group as usize].add(sums);
+            }
+        }
+        *self = all;
+        calls
+    }
+
     /// How many keys it has: about the rows that it gives.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -174,7 +290,9 @@ impl CallsRollup {
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         let key = size_of::<Key>() + size_of::<u32>() + 1;
-        let latency: usize = self.sums.iter().map(|sums| sums.latency.heap_bytes()).sum();
+        let retries = |retries: &Box<KnownRetries>| size_of::<KnownRetries>() + retries.delay.heap_bytes();
+        let of_key = |sums: &Sums| sums.latency.heap_bytes() + sums.known_retries.as_ref().map_or(0, retries);
+        let latency: usize = self.sums.iter().map(of_key).sum();
         self.keys.capacity() * key + self.sums.capacity() * size_of::<Sums>() + latency + self.words.bytes
     }
 
@@ -232,19 +350,33 @@ impl CallsRollup {
         let durations = &rows.duration_ns.values()[range.clone()];
         let attempts = &rows.attempt.values()[range.clone()];
         let ends = &rows.end_time.values()[range.clone()];
+        let positions = &rows.position.values()[range.clone()];
         let weights = &rows.weight.values()[range];
         for (row, group) in groups.iter().enumerate() {
             let sums = &mut sums[*group as usize];
+            sums.first = if sums.calls == 0 { positions[row] } else { sums.first.min(positions[row]) };
             sums.last_end_us = if sums.calls == 0 { ends[row] } else { sums.last_end_us.max(ends[row]) };
             sums.calls += 1;
-            sums.retries += i64::from(attempts[row] > 1);
-            sums.weight += weights[row];
+            let (is_retry, weight) = (attempts[row] > 1, weights[row]);
+            sums.retries += i64::from(is_retry);
+            sums.further_attempts += i64::from(attempts[row]) - 1;
+            sums.weight += weight;
+            if weight != WEIGHT_ONE {
+                sums.retries_further_weight += if is_retry { weight - WEIGHT_ONE } else { 0 };
+                sums.further_squares += squared(weight) - WEIGHT_ONE;
+            }
             sums.duration_ns += i128::from(durations[row]);
             sums.latency.record(micros_of(durations[row]));
         }
         each_known(&rows.cost, start, groups, |group, cost| {
             sums[group].cost += cost;
             sums[group].priced += 1;
+        });
+        each_known(&rows.retry_delay_ns, start, groups, |group, delay| {
+            sums[group].known_retries.get_or_insert_default().delay.record(micros_of(delay));
+        });
+        each_known(&rows.retry_lost_ns, start, groups, |group, lost| {
+            sums[group].known_retries.get_or_insert_default().lost_ns += i128::from(lost);
         });
         for (at, amounts) in rows.amounts.iter().enumerate() {
             each_known(amounts, start, groups, |group, amount| sums[group].amounts[at] += i128::from(amount));
@@ -266,6 +398,13 @@ impl CallsRollup {
         let integers = |value: &dyn Fn(&Sums) -> i128| -> ArrayRef {
             let parts = rows.iter().map(|row| part(value(&self.sums[row.group]), INTEGER_MAX, row.part) as i64);
             Arc::new(Int64Array::from_iter_values(parts))
+        };
+        // Null in every part where there is none.
+        let known_integers = |value: &dyn Fn(&Sums) -> Option<i128>| -> ArrayRef {
+            let parts = rows
+                .iter()
+                .map(|row| value(&self.sums[row.group]).map(|value| part(value, INTEGER_MAX, row.part) as i64));
+            Arc::new(parts.collect::<Int64Array>())
         };
         let decimals = |scale, value: &dyn Fn(&Sums) -> Option<i128>| -> Result<ArrayRef, ArrowError> {
             let parts = rows.iter().map(|row| {
@@ -294,6 +433,18 @@ impl CallsRollup {
             "weighted_calls" => decimals(WEIGHT_SCALE, &|sums| Some(sums.weight))?,
             "cost_usd" => decimals(COST_SCALE, &|sums| (sums.priced > 0).then_some(sums.cost))?,
             "latency" => self.latency_column(rows),
+            "further_attempts" => {
+                known_integers(&|sums| (sums.further_attempts != 0).then(|| sums.further_attempts.into()))
+            }
+            "retry_lost_ns_sum" => known_integers(&|sums| Some(sums.known_retries.as_ref()?.lost_ns)),
+            "retry_delay" => self.retry_delay_column(rows),
+            "retries_further_weight" => {
+                let retries = |sums: &Sums| Some(sums.retries_further_weight).filter(|weight| *weight != 0);
+                decimals(WEIGHT_SCALE, &retries)?
+            }
+            "further_weight_squares" => {
+                decimals(WEIGHT_SCALE, &|sums| Some(sums.further_squares).filter(|squares| *squares != 0))?
+            }
             other => {
                 return Err(ArrowError::SchemaError(format!("calls_1m has a column {other:?} that is not summed")));
             }
@@ -329,27 +480,54 @@ impl CallsRollup {
         }
         Arc::new(column.finish())
     }
+
+    fn retry_delay_column(&self, rows: &[OutRow]) -> ArrayRef {
+        let (mut column, mut payload) = (BinaryBuilder::new(), Vec::new());
+        for row in rows {
+            match &self.sums[row.group].known_retries {
+                Some(retries) if row.part == 0 => {
+                    payload.clear();
+                    retries.delay.histogram().payload(&mut payload);
+                    column.append_value(&payload);
+                }
+                _ => column.append_null(),
+            }
+        }
+        Arc::new(column.finish())
+    }
 }
 
 impl Sums {
     fn add(&mut self, other: &Self) {
+        self.first = if self.calls == 0 { other.first } else { self.first.min(other.first) };
         self.last_end_us = if self.calls == 0 { other.last_end_us } else { self.last_end_us.max(other.last_end_us) };
         self.calls += other.calls;
         self.retries += other.retries;
+        self.further_attempts += other.further_attempts;
         self.weight += other.weight;
+        self.retries_further_weight += other.retries_further_weight;
+        self.further_squares += other.further_squares;
         self.duration_ns += other.duration_ns;
         self.cost += other.cost;
         self.priced += other.priced;
         self.amounts.iter_mut().zip(other.amounts).for_each(|(mine, theirs)| *mine += theirs);
         self.latency.add_recorded(&other.latency);
+        if let Some(theirs) = &other.known_retries {
+            let mine = self.known_retries.get_or_insert_default();
+            mine.lost_ns += theirs.lost_ns;
+            mine.delay.add_recorded(&theirs.delay);
+        }
     }
 
     /// How many rows its columns need.
     fn parts(&self) -> u128 {
         let parts = |value: i128, max: i128| value.unsigned_abs().div_ceil(max.unsigned_abs());
         let amounts = self.amounts.iter().map(|amount| parts(*amount, INTEGER_MAX)).max().unwrap_or(0);
-        let decimals = parts(self.weight, DECIMAL_MAX).max(parts(self.cost, DECIMAL_MAX));
-        amounts.max(decimals).max(parts(self.duration_ns, INTEGER_MAX)).max(1)
+        let decimals = [self.weight, self.retries_further_weight, self.further_squares, self.cost]
+            .map(|sum| parts(sum, DECIMAL_MAX));
+        let lost_ns = self.known_retries.as_ref().map_or(0, |retries| retries.lost_ns);
+        let integers = [self.duration_ns, lost_ns].map(|sum| parts(sum, INTEGER_MAX));
+        decimals.into_iter().chain(integers).fold(amounts.max(1), u128::max)
     }
 }
 
@@ -364,6 +542,11 @@ fn part(value: i128, max: i128, part: u128) -> i128 {
     let before = max.unsigned_abs().saturating_mul(part);
     let rest = value.unsigned_abs().saturating_sub(before).min(max.unsigned_abs()).cast_signed();
     if value < 0 { -rest } else { rest }
+}
+
+/// A weight squared, rounded to a weight's places, half up as a cast of SQL does.
+fn squared(weight: i128) -> i128 {
+    (weight.min(SQUARED_MAX).pow(2) + WEIGHT_ONE / 2) / WEIGHT_ONE
 }
 
 fn each_known<T: ArrowPrimitiveType>(
@@ -439,6 +622,9 @@ struct Rows {
     duration_ns: Int64Array,
     weight: Decimal128Array,
     cost: Decimal128Array,
+    retry_delay_ns: Int64Array,
+    retry_lost_ns: Int64Array,
+    position: Int64Array,
     amounts: [Int64Array; AMOUNTS.len()],
 }
 
@@ -463,6 +649,9 @@ impl Rows {
             duration_ns: without_nulls(rows, "duration_ns")?,
             weight: decimals(without_nulls(rows, "weight")?, WEIGHT_SCALE)?,
             cost: decimals(primitive(rows, "cost_usd")?, COST_SCALE)?,
+            retry_delay_ns: primitive(rows, "retry_delay_ns")?,
+            retry_lost_ns: primitive(rows, "retry_lost_ns")?,
+            position: without_nulls(rows, "wal_position")?,
             amounts: amounts.try_into().map_err(|_| wrong(()))?,
         })
     }

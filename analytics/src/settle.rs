@@ -135,6 +135,8 @@ pub struct Decision {
     pub is_final: bool,
     /// The failed attempt that this one retried.
     pub retry_of: Option<u64>,
+    /// How it stands to the attempts before it; some exactly if `retry_of` is.
+    pub retry: Option<Box<Retry>>,
     /// The attempt that retried this one; some exactly if `is_final` is false.
     pub retried_by: Option<u64>,
     /// The outer row that this one is another view of.
@@ -153,6 +155,30 @@ pub struct Decision {
     pub threshold: u64,
 }
 
+/// How a retry stands to the attempts of its logical call before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// The first attempt of the logical call, as far as it was known.
+    pub first: RowId,
+    /// From the end of the attempt that it retried to its own start, nanoseconds; never negative.
+    pub delay_ns: i64,
+    /// From the start of the first attempt to its own start, nanoseconds: what the attempts before it and the pauses between
+    /// them cost in time.
+    pub lost_ns: i64,
+}
+
+impl Retry {
+    /// Of an attempt that starts at `start_ns`, after a failed one of which this was decided.
+    fn after(failure: &Facts, decision: &Decision, start_ns: i64) -> Self {
+        let before = decision.retry.as_ref();
+        Self {
+            first: before.map_or(failure.row_id, |retry| retry.first),
+            delay_ns: start_ns.saturating_sub(failure.end_ns),
+            lost_ns: start_ns.saturating_sub(failure.start_ns).saturating_add(before.map_or(0, |retry| retry.lost_ns)),
+        }
+    }
+}
+
 impl Decision {
     /// What a row is that has no relatives.
     fn alone(facts: &Facts) -> Self {
@@ -161,6 +187,7 @@ impl Decision {
             attempt: facts.says_attempt.max(1),
             is_final: true,
             retry_of: None,
+            retry: None,
             retried_by: None,
             view_of: None,
             pair: None,

@@ -29,15 +29,42 @@ impl Counts {
         self.good + self.bad
     }
 
+    /// Whether some events stand for several, by their weights. Weights that are all 0 say nothing.
+    #[must_use]
+    pub fn is_sampled(&self) -> bool {
+        let weights = self.weighted_total();
+        weights != 0 && weights != i128::from(self.total()) * WEIGHT_ONE
+    }
+
+    /// Weights of the good and of the bad ones.
+    #[must_use]
+    pub const fn weighted_total(&self) -> i128 {
+        self.good_weighted.saturating_add(self.bad_weighted)
+    }
+
+    /// Bad events and all events that a budget is spent by, in millionths: weights if any differs from 1, else counts.
+    #[must_use]
+    pub fn spending(&self) -> (u128, u128) {
+        let (bad, total) = if self.is_sampled() {
+            (self.bad_weighted, self.weighted_total())
+        } else {
+            (i128::from(self.bad) * WEIGHT_ONE, i128::from(self.total()) * WEIGHT_ONE)
+        };
+        (bad.max(0).unsigned_abs(), total.max(0).unsigned_abs())
+    }
+
     /// Whether nothing was counted.
     #[must_use]
     pub fn is_zero(&self) -> bool {
         *self == Self::default()
     }
 
-    /// good / total; none if the total is 0.
+    /// good / total, by weights if any differs from 1; none if the total is 0.
     #[must_use]
     pub fn ratio(&self) -> Option<f64> {
+        if self.is_sampled() {
+            return Some(self.good_weighted as f64 / self.weighted_total() as f64);
+        }
         (self.total() > 0).then(|| self.good as f64 / self.total() as f64)
     }
 }

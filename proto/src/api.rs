@@ -60,6 +60,12 @@ pub struct ToolReport {
     pub success_ratio_logical: Option<f64>,
     /// Attempts beyond the first, per attempt.
     pub retry_ratio: Option<f64>,
+    /// What retries achieve and cost.
+    pub retries: Retries,
+    /// Whether some attempts stand for several: their spans were sampled, and say so.
+    pub sampled: bool,
+    /// What the sample tells of the whole; null if nothing is sampled.
+    pub weighted: Option<Weighted>,
     /// Latency of attempts, nearest rank; upper bound of the HDR bucket (3 significant digits).
     pub latency: Latency,
     /// Known cost of all attempts, in USD.
@@ -76,6 +82,95 @@ pub struct ToolReport {
     pub errors: BTreeMap<String, u64>,
     /// End of the newest attempt.
     pub last_seen: String,
+    /// Who owns it, for the services that call it; without an ownership file nobody.
+    pub owners: Vec<ToolOwner>,
+}
+
+/// Who owns a tool, by the ownership file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolOwner {
+    /// The team.
+    pub team: String,
+    /// `critical` or `optional`.
+    pub criticality: Option<String>,
+    /// Where it is written what to do when the tool fails.
+    pub runbook: Option<String>,
+    /// The services whose calls of the tool are meant; calls of a service that does not say its name are meant by none.
+    pub services: Vec<String>,
+}
+
+/// What retries achieve and cost. A logical call belongs to the time, and the tool, of its last attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Retries {
+    /// Attempts beyond the first of their logical call.
+    pub attempts: u64,
+    /// Logical calls whose first attempt failed.
+    pub failed_first: u64,
+    /// Of these, those whose last attempt succeeded.
+    pub recovered: u64,
+    /// recovered / failed_first.
+    pub recovery_ratio: Option<f64>,
+    /// Attempts of the logical calls that succeeded, per such call.
+    pub attempts_per_success: Option<f64>,
+    /// Time lost: from the start of the first attempt of a logical call to the start of its last one, summed, milliseconds.
+    pub lost_ms: f64,
+    /// Pauses between a failed attempt's end and its retry's start; null without retries of known attempts.
+    pub delay: Option<RetryDelay>,
+    /// How frequent retries are now, measured by what is usual; null if the range does not tell what is usual.
+    pub storm: Option<RetryStorm>,
+}
+
+/// Quantiles of the pauses before retries; nearest rank, upper bound of the HDR bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct RetryDelay {
+    /// Median, milliseconds.
+    pub p50_ms: f64,
+    /// 95th percentile, milliseconds.
+    pub p95_ms: f64,
+}
+
+/// The end of a range against the time before it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RetryStorm {
+    /// Whether it is a storm: at least 10 retries, twice the usual ratio, and 4 standard deviations above it.
+    pub now: bool,
+    /// From here to the end of the range: one to two hours, from a full hour on.
+    pub since: String,
+    /// Attempts in that time.
+    pub attempts: u64,
+    /// Of these, retries.
+    pub retries: u64,
+    /// retries / attempts of the range before.
+    pub usual_ratio: f64,
+}
+
+/// Sums of weights: what a sample tells of the whole. Intervals are Wilson's, of 95 %, for the effective size of the sample.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Weighted {
+    /// Attempts that are known, per attempt that they stand for.
+    pub share: f64,
+    /// Attempts, a decimal.
+    pub attempts: String,
+    /// Attempts that succeeded, a decimal.
+    pub attempts_ok: String,
+    /// Logical calls, a decimal.
+    pub calls: String,
+    /// Logical calls whose last attempt succeeded, a decimal.
+    pub calls_ok: String,
+    /// Attempts beyond the first, a decimal.
+    pub retries: String,
+    /// attempts_ok / attempts.
+    pub success_ratio_attempt: Option<f64>,
+    /// Between these it lies, for all attempts.
+    pub success_interval_attempt: Option<[f64; 2]>,
+    /// calls_ok / calls.
+    pub success_ratio_logical: Option<f64>,
+    /// Between these it lies, for all logical calls.
+    pub success_interval_logical: Option<[f64; 2]>,
+    /// retries / attempts.
+    pub retry_ratio: Option<f64>,
+    /// As many unweighted attempts would tell as much: (sum of weights)^2 / sum of their squares.
+    pub effective_attempts: f64,
 }
 
 /// Quantiles of latency.
@@ -235,4 +330,28 @@ pub struct IngestStatus {
     pub table_files: BTreeMap<String, u64>,
     /// Everything that is counted, by its name in `/metrics`.
     pub counters: BTreeMap<String, u64>,
+    /// Series without names of their own in `calls_1m`, because too many came that day: the first hundred since the start. Their
+    /// calls stand there under `__other__`.
+    pub folded_series: Vec<FoldedSeries>,
+}
+
+/// Whose and what calls they are, of which the sums have no name of their own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoldedSeries {
+    /// The UTC date of the calls.
+    pub date: String,
+    /// Tenant.
+    pub tenant: String,
+    /// As in `calls`.
+    pub service_name: Option<String>,
+    /// As in `calls`.
+    pub environment: Option<String>,
+    /// As in `calls`.
+    pub tool_server: Option<String>,
+    /// As in `calls`.
+    pub tool_name: Option<String>,
+    /// As in `calls`.
+    pub agent_name: Option<String>,
+    /// As in `calls`.
+    pub model: Option<String>,
 }

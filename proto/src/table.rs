@@ -2,6 +2,9 @@
 //! come.
 //!
 //! Names follow OpenTelemetry attribute names, with `.` as `_`. Every table is partitioned by `date` (UTC).
+//!
+//! A new column goes to the end of its list and is nullable: a table of an earlier version gets it when it is opened, and
+//! in the rows that are there already it is null.
 
 use std::sync::{Arc, LazyLock};
 
@@ -170,6 +173,9 @@ pub const CALLS: &[Column] = &[
     opt("attributes", Text, "JSON object of what redaction let through"),
     opt("provider", Word, "who serves the model, as reported"),
     opt("cache_write_input_tokens", Int64, "part of input_tokens written to a cache"),
+    opt("logical_call_id", Binary, "row_id of the first attempt of its logical call; null on first attempts"),
+    opt("retry_delay_ns", Int64, "from the end of the attempt that it retried to its start; null on first attempts"),
+    opt("retry_lost_ns", Int64, "from the start of the first attempt to its start; null on first attempts"),
 ];
 
 /// `arrivals`: sums per minute of receipt; additive, the truth of a key is the sum of its rows.
@@ -235,6 +241,15 @@ macro_rules! sums_of_calls {
             req("output_tokens", Int64, "sum; unknown counts as 0"),
             req("input_bytes", Int64, "sum; unknown counts as 0"),
             req("output_bytes", Int64, "sum; unknown counts as 0"),
+            opt("further_attempts", Int64, "sum of attempt - 1; null for 0"),
+            opt("retry_lost_ns_sum", Int64, "sum of retry_lost_ns; null where none is known"),
+            opt("retry_delay", Binary, "histogram of retry_delay_ns as `latency`; null where none is known"),
+            opt("retries_further_weight", Decimal(6), "sum of weight - 1 of the retries; null for 0"),
+            opt(
+                "further_weight_squares",
+                Decimal(6),
+                "sum of weight^2 - 1, weights above 999999.999999 as that; null for 0",
+            ),
         ]
     };
 }

@@ -15,6 +15,21 @@ SELECT
     sum(priced) FILTER (WHERE outcome = 'ok') AS priced_ok,
     sum(cost_usd) FILTER (WHERE outcome = 'error') AS wasted_usd,
     max(last_end_time) AS last_seen,
+    -- Retries. What a logical call lost by them is in its last attempt.
+    sum(retries) FILTER (WHERE final AND outcome = 'ok') AS recovered,
+    sum(attempts_sum) FILTER (WHERE final AND outcome = 'ok') AS attempts_to_success,
+    sum(retry_lost_ns) FILTER (WHERE final) AS retry_lost_ns,
+    hdr_merge(retry_delay) AS retry_delay,
+    sum(recent_attempts) AS recent_attempts,
+    sum(recent_retries) AS recent_retries,
+    -- Sums of weights.
+    sum(weight) AS weight,
+    sum(weight) FILTER (WHERE outcome = 'ok') AS weight_ok,
+    sum(weight) FILTER (WHERE final) AS weight_calls,
+    sum(weight) FILTER (WHERE final AND outcome = 'ok') AS weight_calls_ok,
+    sum(weighted_retries) AS weight_retries,
+    sum(weight_squares) AS weight_squares,
+    sum(weight_squares) FILTER (WHERE final) AS weight_squares_calls,
     -- Failed attempts by error class; the column's name is the class.
     sum(attempts) FILTER (WHERE outcome = 'error' AND error_class = 'none') AS none,
     sum(attempts) FILTER (WHERE outcome = 'error' AND error_class = 'transient') AS transient,

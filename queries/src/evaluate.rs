@@ -48,6 +48,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use toolgauge_analytics::alert::State;
+use toolgauge_analytics::ownership::Ownership;
 use toolgauge_analytics::sli::Counts;
 use toolgauge_analytics::window::Minute;
 use toolgauge_proto::lake::Lake;
@@ -65,7 +66,7 @@ pub use statement::statement;
 const REQUESTS_MAX: usize = 64;
 
 /// Settings of the evaluation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct EvaluateSettings {
     /// Files and folders of SLOs. Without any, SLOs are learned from the calls ([`crate::slo::learned`]).
     pub slos: Vec<PathBuf>,
@@ -79,6 +80,8 @@ pub struct EvaluateSettings {
     pub proof_interval: Duration,
     /// Address of the HTTP API as people reach it, for links in alerts.
     pub external_url: String,
+    /// Whose the tools are that alerts are about; it may be replaced at any time.
+    pub ownership: Arc<ArcSwap<Ownership>>,
 }
 
 impl Default for EvaluateSettings {
@@ -92,6 +95,7 @@ impl Default for EvaluateSettings {
             // A hundred an hour.
             proof_interval: Duration::from_secs(36),
             external_url: String::new(),
+            ownership: Arc::default(),
         }
     }
 }

@@ -28,6 +28,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -37,6 +38,7 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use toolgauge_analytics::ownership::Ownership;
 use toolgauge_proto::api::{LatencyReport, SqlRequest, Status, ToolsReport};
 use toolgauge_proto::lake::Lake;
 use toolgauge_proto::time::Clock;
@@ -102,6 +104,7 @@ pub struct Api {
     webhook_places: tokio::sync::Semaphore,
     unpriced: costs::Kept,
     started: Instant,
+    ownership: ArcSwap<Ownership>,
 }
 
 impl std::fmt::Debug for Api {
@@ -155,7 +158,13 @@ impl Api {
             webhook_places,
             unpriced: costs::Kept::default(),
             started,
+            ownership: ArcSwap::default(),
         }))
+    }
+
+    /// From now on, reports name these owners.
+    pub fn set_ownership(&self, ownership: Arc<Ownership>) {
+        self.ownership.store(ownership);
     }
 
     /// Runs one read-only statement over the newest snapshot.
@@ -178,7 +187,17 @@ impl Api {
     pub async fn tools(&self, range: Range) -> Result<ToolsReport, Error> {
         let began = Instant::now();
         let (now, source) = (self.clock.now(), Source::of(&range));
-        let result = report::tools(&self.engine, &self.catalog, self.lake.view(), now, range, source).await;
+        let (view, ownership) = (self.lake.view(), self.ownership.load_full());
+        let made = report::tools(&self.engine, &self.catalog, Arc::clone(&view), now, range.clone(), source).await;
+        let result = match made {
+            Ok(mut report) if !ownership.is_empty() => {
+                let tools = &mut report.tools;
+                report::owners(&self.engine, &self.catalog, view, now, range, source, &ownership, tools)
+                    .await
+                    .map(|()| report)
+            }
+            made => made,
+        };
         self.metrics.count(&result, began.elapsed(), |report| report.tools.len());
         result
     }

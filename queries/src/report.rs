@@ -10,12 +10,15 @@
 //!   than 80 % of the attempts are priced. Wasted cost = known cost of failed attempts; null if none of the attempts
 //!   that it would be made of is priced. Unknown is null, never 0. Quotients are rounded half-even to 9 places; amounts
 //!   are written without trailing zeros.
+//! * Retries and samples: see [`attempts`].
 //! * Coverage: of the minutes of the range that had ended at the watermark, the share in which exports were accepted.
 //!   The minute that is running counts once it has an arrival, so that a fresh server is not held to be down. Without
 //!   any such minute it is 0.
 
+mod attempts;
 mod costs;
 mod latency;
+mod owners;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,6 +39,7 @@ use crate::tables::Catalog;
 
 pub use costs::{CostsBy, costs, unpriced};
 pub use latency::latency;
+pub use owners::owners;
 
 const TOOLS: &str = include_str!("../sql/tools.sql");
 const TOOL_SUMS: &str = include_str!("../sql/tool_sums.sql");
@@ -87,6 +91,7 @@ impl Range {
             ("environment", ScalarValue::Utf8(self.environment.clone())),
             ("tool", ScalarValue::Utf8(self.tool.clone())),
             ("server", ScalarValue::Utf8(self.server.clone())),
+            ("recent", timestamp(attempts::recent(self))),
         ]
     }
 
@@ -153,7 +158,7 @@ pub async fn tools(
         let tools = session.query(&over_sums(source.sums(), TOOLS), range.parameters_of_sums()).await?;
         Ok(ToolsReport {
             scope: snapshot.scope(&session, &range).await?,
-            tools: tool_reports(&Rows::new(&tools)?)?,
+            tools: tool_reports(&Rows::new(&tools)?, &range)?,
             truncated: tools.truncated,
         })
     })
@@ -273,13 +278,13 @@ async fn coverage(session: &Session, range: &Range, watermark: UnixMicros) -> Re
 }
 
 /// Where the columns of `tools.sql` begin that count failures; each is named after its error class.
-const FIRST_ERROR_COLUMN: usize = 14;
+const FIRST_ERROR_COLUMN: usize = attempts::FIRST_COLUMN + attempts::COLUMNS;
 
-fn tool_reports(rows: &Rows) -> Result<Vec<ToolReport>, Error> {
-    (0..rows.len()).map(|row| tool_report(rows, row)).collect()
+fn tool_reports(rows: &Rows, range: &Range) -> Result<Vec<ToolReport>, Error> {
+    (0..rows.len()).map(|row| tool_report(rows, row, range)).collect()
 }
 
-fn tool_report(rows: &Rows, row: usize) -> Result<ToolReport, Error> {
+fn tool_report(rows: &Rows, row: usize, range: &Range) -> Result<ToolReport, Error> {
     let count = |column| rows.count(column, row);
     let (attempts, attempts_ok, calls, calls_ok, retries) = (count(3)?, count(4)?, count(5)?, count(6)?, count(7)?);
     let (priced, priced_ok) = (count(10)?, count(11)?);
@@ -287,6 +292,7 @@ fn tool_report(rows: &Rows, row: usize) -> Result<ToolReport, Error> {
     let nothing_wasted = (attempts == attempts_ok && priced > 0).then_some(0);
     let enough_priced = u128::from(priced) * 100 >= u128::from(PRICE_COVERAGE_MIN_PERCENT) * u128::from(attempts);
     let last_seen = rows.timestamp(13, row)?;
+    let weighted = attempts::weighted(rows, row)?;
     let mut errors = BTreeMap::new();
     for (index, field) in rows.0.schema_ref().fields().iter().enumerate().skip(FIRST_ERROR_COLUMN) {
         let failed = count(index)?;
@@ -305,6 +311,9 @@ fn tool_report(rows: &Rows, row: usize) -> Result<ToolReport, Error> {
         success_ratio_attempt: ratio(attempts_ok, attempts),
         success_ratio_logical: ratio(calls_ok, calls),
         retry_ratio: ratio(retries, attempts),
+        retries: attempts::retries(rows, row, range)?,
+        sampled: weighted.is_some(),
+        weighted,
         latency: quantiles(&rows.histogram(8, row)?),
         cost_usd: cost.map(money_text),
         cost_coverage: ratio(priced, attempts),
@@ -313,6 +322,7 @@ fn tool_report(rows: &Rows, row: usize) -> Result<ToolReport, Error> {
         wasted_cost_usd: wasted.or(nothing_wasted).map(money_text),
         errors,
         last_seen: rfc3339(last_seen),
+        owners: Vec::new(),
     })
 }
 
@@ -410,6 +420,12 @@ impl Rows {
         let micros = DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None);
         let is_known = self.column(index, micros)?.is_valid(row);
         is_known.then(|| self.timestamp(index, row)).transpose()
+    }
+
+    /// A decimal of six places, in millionths; a sum over nothing is null, and 0.
+    fn weight(&self, index: usize, row: usize) -> Result<i128, Error> {
+        let column = self.column(index, DataType::Decimal128(18, 6))?.as_primitive::<Decimal128Type>();
+        Ok(if column.is_null(row) { 0 } else { column.value(row) })
     }
 
     fn timestamp(&self, index: usize, row: usize) -> Result<UnixMicros, Error> {

@@ -39,8 +39,9 @@ use crate::engine::{Engine, Error, Settings};
 use crate::{hex, latency};
 
 /// The views, by name, with the statement of each.
-pub const VIEWS: [(&str, &str); 4] = [
+pub const VIEWS: [(&str, &str); 5] = [
     ("tool_calls", include_str!("../sql/views/tool_calls.sql")),
+    ("logical_calls", include_str!("../sql/views/logical_calls.sql")),
     ("model_calls", include_str!("../sql/views/model_calls.sql")),
     ("agent_runs", include_str!("../sql/views/agent_runs.sql")),
     ("sessions", include_str!("../sql/views/sessions.sql")),

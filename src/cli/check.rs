@@ -15,6 +15,7 @@ use toolgauge_queries::http::Api;
 
 use super::{Failure, Settings, fetch, load, runtime};
 use crate::config::{Config, ConfigError};
+use crate::ownership::OwnershipFile;
 use crate::prices::{PriceFiles, read_at_start};
 use crate::server::ServerError;
 
@@ -34,6 +35,7 @@ pub(super) struct Check {
 pub(super) fn run(check: &Check) -> Result<(), Failure> {
     let config = load(&check.settings)?;
     crate::conventions::read(&config)?;
+    OwnershipFile::open(&config)?;
     config.receiver().check().map_err(|error| {
         Failure::Config(ConfigError::Invalid { place: "receiver".into(), message: error.to_string() })
     })?;
@@ -67,6 +69,9 @@ fn of_folder(config: &Config, book: PriceBook) -> Result<UnpricedReport, Failure
     // It commits like any other: by the same rules and prices.
     settings.recognise.conventions = crate::conventions::read(config)?;
     settings.prices = Prices::new(book);
+    if let Some((_, ownership)) = OwnershipFile::open(config)? {
+        settings.recognise.ownership.store(Arc::new(ownership));
+    }
     let start = Collector::start(settings, Arc::new(RealFs::private()), clock, runtime.handle());
     let collector = start.map_err(ServerError::from)?;
     let asked = runtime.block_on(async {

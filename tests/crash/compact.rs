@@ -230,8 +230,12 @@ fn sums_of(table: Table, rows: &RecordBatch) -> BTreeMap<String, BTreeMap<String
                     key.push_str(&format!("{text} "));
                 }
                 Merge::Histogram => {
-                    let histogram = Histogram::from_payload(array.as_binary::<i32>().value(row)).unwrap();
-                    found.extend(histogram.buckets().map(|(_, end, n)| (Merge::Sum, end.to_string(), i128::from(n))));
+                    let payloads = array.as_binary::<i32>();
+                    let histogram =
+                        payloads.is_valid(row).then(|| Histogram::from_payload(payloads.value(row)).unwrap());
+                    let buckets = histogram.iter().flat_map(Histogram::buckets);
+                    let named = |end| format!("{} up to {end}", column.name);
+                    found.extend(buckets.map(|(_, end, n)| (Merge::Sum, named(end), i128::from(n))));
                 }
                 merge if array.is_valid(row) => found.push((merge, column.name.to_owned(), number())),
                 _ => {}

@@ -15,6 +15,7 @@ use toolgauge_proto::lake::Txn;
 use toolgauge_proto::table::{Column, ColumnType, Merge, Table};
 use toolgauge_proto::time::{MINUTE_MICROS, UnixMicros};
 
+use crate::machine::settings;
 use crate::rows::in_schema;
 
 /// Columns of the key of `calls_1m` and `calls_1h` that have the same name in `calls`.
@@ -47,6 +48,12 @@ struct Sums {
     cost: Option<i128>,
     priced: i64,
     tokens_and_bytes: [i64; 4],
+    attempts: i64,
+    lost_ns: i64,
+    /// Pauses before retries, as `latency`.
+    delays: BTreeMap<u64, u64>,
+    weighted_retries: i128,
+    weight_squares: i128,
 }
 
 type Rollup = BTreeMap<(i64, Vec<String>), Sums>;
@@ -82,13 +89,42 @@ fn decimal(rows: &RecordBatch, name: &str, row: usize) -> Option<i128> {
     column.is_valid(row).then(|| column.value(row))
 }
 
+/// Of each date the series that came first in the log keep their names, those of one export in the order of the names; of the others
+/// the names that are there are `__other__`.
+fn with_names(rows: &RecordBatch, mut keys: Vec<(i64, Vec<String>)>) -> Vec<(i64, Vec<String>)> {
+    // Tenant to model, of which all but the tenant are folded.
+    const SERIES: std::ops::Range<usize> = 2..9;
+    let is_there = |name: &String| name != "(null)";
+    let date = |time: i64| UnixMicros(time).date32();
+    let mut first: BTreeMap<(i32, Vec<String>), i64> = BTreeMap::new();
+    for (row, (time, key)) in keys.iter().enumerate().filter(|(_, (_, key))| key[SERIES].iter().skip(1).any(is_there)) {
+        let at = first.entry((date(*time), key[SERIES].to_vec())).or_insert(i64::MAX);
+        *at = (*at).min(long(rows, "wal_position", row));
+    }
+    let mut order: Vec<(i32, i64, Vec<String>)> =
+        first.into_iter().map(|((date, names), first)| (date, first, names)).collect();
+    order.sort_unstable();
+    let named: BTreeSet<(i32, Vec<String>)> = order
+        .chunk_by(|a, b| a.0 == b.0)
+        .flat_map(|of_date| of_date.iter().take(settings().fold.series_max))
+        .map(|(date, _, names)| (*date, names.clone()))
+        .collect();
+    for (time, key) in &mut keys {
+        if !named.contains(&(date(*time), key[SERIES].to_vec())) {
+            let names = key[SERIES].iter_mut().skip(1).filter(|name| is_there(name));
+            names.for_each(|name| *name = "__other__".to_owned());
+        }
+    }
+    keys
+}
+
 /// What `calls_1m` or `calls_1h` is to say of these rows of `calls`.
 fn recount(table: Table, calls: &[RecordBatch]) -> Rollup {
     let rows = in_schema(Table::Calls, calls);
     let attempts = column(&rows, "attempt").as_primitive::<Int32Type>();
     let ends = column(&rows, "end_time").as_primitive::<TimestampMicrosecondType>();
     let mut rollup = Rollup::new();
-    for (row, key) in keys(table, &rows, "end_time").into_iter().enumerate() {
+    for (row, key) in with_names(&rows, keys(table, &rows, "end_time")).into_iter().enumerate() {
         let sums = rollup.entry(key).or_default();
         let duration_ns = long(&rows, "duration_ns", row);
         sums.calls += 1;
@@ -104,6 +140,15 @@ fn recount(table: Table, calls: &[RecordBatch]) -> Rollup {
         for (sum, name) in sums.tokens_and_bytes.iter_mut().zip(TOKENS_AND_BYTES) {
             *sum += long(&rows, name, row);
         }
+        let weight = decimal(&rows, "weight", row).unwrap();
+        sums.attempts += i64::from(attempts.value(row));
+        sums.lost_ns += long(&rows, "retry_lost_ns", row);
+        if column(&rows, "retry_delay_ns").is_valid(row) {
+            *sums.delays.entry(bucket_end(micros_of(long(&rows, "retry_delay_ns", row)))).or_default() += 1;
+        }
+        sums.weighted_retries += if attempts.value(row) > 1 { weight } else { 0 };
+        // The weights of the workload are whole.
+        sums.weight_squares += weight * weight / 1_000_000;
     }
     rollup
 }
@@ -136,6 +181,17 @@ fn said(table: Table, sums: &[RecordBatch]) -> Rollup {
         for (sum, name) in sums.tokens_and_bytes.iter_mut().zip(TOKENS_AND_BYTES) {
             *sum += long(&rows, name, row);
         }
+        sums.attempts += long(&rows, "calls", row) + long(&rows, "further_attempts", row);
+        sums.lost_ns += long(&rows, "retry_lost_ns_sum", row);
+        let delays = column(&rows, "retry_delay").as_binary::<i32>();
+        if delays.is_valid(row) {
+            for (_, end, count) in Histogram::from_payload(delays.value(row)).unwrap().buckets() {
+                *sums.delays.entry(end).or_default() += count;
+            }
+        }
+        let [calls, retries] = ["calls", "retries"].map(|name| i128::from(long(&rows, name, row)) * 1_000_000);
+        sums.weighted_retries += retries + decimal(&rows, "retries_further_weight", row).unwrap_or(0);
+        sums.weight_squares += calls + decimal(&rows, "further_weight_squares", row).unwrap_or(0);
     }
     rollup
 }

@@ -43,7 +43,14 @@ pub(crate) fn settings() -> CollectorSettings {
             ..LiveSettings::default()
         },
         // Written by age, and by number of keys; caught up with in several stretches.
-        fold: FoldSettings { interval_us: 8_000_000, keys_max: 24, catch_up_rows: 16, hours_interval_us: 20_000_000 },
+        // Fewer names than there are, so that some are folded.
+        fold: FoldSettings {
+            interval_us: 8_000_000,
+            keys_max: 24,
+            catch_up_rows: 16,
+            hours_interval_us: 20_000_000,
+            series_max: 5,
+        },
         prices: Prices::new(PRICES.clone()),
         // Merged by few, so that merged ones are merged again.
         compact: CompactSettings { files_min: 2, keep_removed_us: 60_000_000, ..CompactSettings::default() },

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
-use arrow::datatypes::{DataType, Int32Type};
+use arrow::datatypes::{DataType, Int32Type, Int64Type, TimestampMicrosecondType};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use toolgauge_collector::export::Export;
 use toolgauge_collector::fs::sim::SimRng;
@@ -137,12 +137,24 @@ struct Attempt {
     failed: bool,
 }
 
+/// What an attempt is within its logical call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    end_us: i64,
+    failed: bool,
+    is_final: bool,
+    attempt: i32,
+    /// Start of the first attempt, its pause and the time lost, of a retry.
+    retry: Option<(i64, i64, i64)>,
+}
+
 /// The definition, word for word: a failed attempt opens a slot; the next attempt of that call that starts at or after
-/// its end, and at most the settle time later, consumes it. Calls are those that nothing consumed.
-fn recount(attempts: &[Attempt], settle_us: i64) -> (usize, usize) {
+/// its end, and at most the settle time later, consumes it. Calls are those that nothing consumed. By start.
+fn recount(attempts: &[Attempt], settle_us: i64) -> BTreeMap<i64, Place> {
     let mut in_order: Vec<&Attempt> = attempts.iter().collect();
     in_order.sort_by_key(|attempt| (attempt.start_us, attempt.end_us));
     let mut consumed = vec![false; in_order.len()];
+    let mut retried: Vec<Option<usize>> = vec![None; in_order.len()];
     for (later, next) in in_order.iter().enumerate() {
         let open = (0..later).filter(|at| {
             let slot = in_order[*at];
@@ -154,13 +166,50 @@ fn recount(attempts: &[Attempt], settle_us: i64) -> (usize, usize) {
         });
         if let Some(last) = open.max_by_key(|at| in_order[*at].end_us) {
             consumed[last] = true;
+            retried[later] = Some(last);
         }
     }
-    let finals = || in_order.iter().zip(&consumed).filter(|(_, consumed)| !**consumed);
-    (finals().count(), finals().filter(|(attempt, _)| attempt.failed).count())
+    let place = |at: usize| {
+        let (mut first, mut attempt) = (at, 1);
+        while let Some(before) = retried[first] {
+            (first, attempt) = (before, attempt + 1);
+        }
+        let (own, first) = (in_order[at], in_order[first].start_us);
+        let retry = retried[at].map(|before| (first, own.start_us - in_order[before].end_us, own.start_us - first));
+        (own.start_us, Place { end_us: own.end_us, failed: own.failed, is_final: !consumed[at], attempt, retry })
+    };
+    (0..in_order.len()).map(place).collect()
 }
 
-/// Scenario: random attempts of some calls, with call ids: retries, repeats after success, overlapping hedges, pauses.
+/// What the rows say that were committed, by start.
+fn places(rows: &RecordBatch) -> BTreeMap<i64, Place> {
+    let column = |name| rows.column(Table::Calls.index_of(name));
+    let times = |name| column(name).as_primitive::<TimestampMicrosecondType>().values().to_vec();
+    let (starts, ends) = (times("start_time"), times("end_time"));
+    let attempts = column("attempt").as_primitive::<Int32Type>();
+    let [delays, lost] = ["retry_delay_ns", "retry_lost_ns"].map(|name| column(name).as_primitive::<Int64Type>());
+    let [ids, firsts] = ["row_id", "logical_call_id"].map(|name| column(name).as_binary::<i32>());
+    let start_of: BTreeMap<&[u8], i64> = ids.iter().flatten().zip(starts.iter().copied()).collect();
+    let place = |row: usize| {
+        let retry = firsts
+            .is_valid(row)
+            .then(|| (start_of[firsts.value(row)], delays.value(row) / 1_000, lost.value(row) / 1_000));
+        assert_eq!((delays.is_valid(row), lost.is_valid(row)), (retry.is_some(), retry.is_some()));
+        let place = Place {
+            end_us: ends[row],
+            failed: flag(rows, "outcome", row),
+            is_final: flag(rows, "final", row),
+            attempt: attempts.value(row),
+            retry,
+        };
+        (starts[row], place)
+    };
+    (0..rows.num_rows()).map(place).collect()
+}
+
+/// Scenario: random attempts of some calls, around midnight, with call ids: retries, repeats after success, overlapping hedges,
+/// pauses; in any order of arrival. Guarantees: every attempt has the place in its logical call that the definition gives it, and so
+/// whatever window cuts the chains has the logical calls that end in it, and as many failures.
 #[test]
 fn logical_calls_and_failures_are_those_of_a_naive_recount() {
     let settle_us = settings().live.settle_us;
@@ -193,10 +242,19 @@ fn logical_calls_and_failures_are_those_of_a_naive_recount() {
         for part in spans.chunks(1 + rng.below(spans.len())) {
             counting.take(NOW_US, export("planner", part.to_vec()));
         }
-        let found = logical(&counting.settle(NOW_US).calls, |_| true);
-        let each = by_trace.values().map(|attempts| recount(attempts, settle_us));
-        let expected = each.fold((0, 0), |sum, (calls, failures)| (sum.0 + calls, sum.1 + failures));
-        assert_eq!(found, expected);
+        let found = counting.settle(NOW_US).calls;
+        let expected: BTreeMap<i64, Place> =
+            by_trace.values().flat_map(|attempts| recount(attempts, settle_us)).collect();
+        assert_eq!(places(&found), expected);
+        let ends = found.column(Table::Calls.index_of("end_time")).as_primitive::<TimestampMicrosecondType>();
+        let midnight = NOW_US;
+        for _ in 0..4 {
+            let from = midnight - rng.below(20_000_000) as i64;
+            let to = if rng.below(2) == 0 { midnight } else { from + rng.below(20_000_000) as i64 };
+            let calls = expected.values().filter(|place| place.is_final && (from..to).contains(&place.end_us));
+            let counts = calls.fold((0, 0), |sum, place| (sum.0 + 1, sum.1 + usize::from(place.failed)));
+            assert_eq!(logical(&found, |row| (from..to).contains(&ends.value(row))), counts);
+        }
     });
 }
 

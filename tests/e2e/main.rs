@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod accounting;
 mod alerts;
 mod cli;
 mod corpora;
@@ -19,6 +20,7 @@ mod load;
 mod operation;
 #[path = "../../collector/tests/otlp_json/mod.rs"]
 mod otlp_json;
+mod ownership;
 mod process;
 mod python_sdk;
 mod restart;

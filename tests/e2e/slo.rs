@@ -60,6 +60,8 @@ async fn a_total_outage_pages_in_time_and_a_restart_changes_nothing() {
     assert_eq!(page["labels"].as_object().unwrap().len(), 6, "no number is a label: {page}");
     let annotation =
         |name: &str| page["annotations"][name].as_str().unwrap_or_else(|| panic!("{name}: {page}")).to_owned();
+    let owner = ["team", "criticality", "runbook_url"].map(annotation);
+    assert_eq!(owner, ["discovery", "critical", "https://runbooks.example/search"]);
     assert_eq!(annotation("top_contributors"), "shop-agent search timeout 53");
     assert_eq!(annotation("example_traces").split(", ").count(), 3);
     assert_eq!((annotation("long_bad").as_str(), annotation("long_total").as_str()), ("53", "3653"));

@@ -59,6 +59,14 @@ pub(crate) enum Calls {
     Bad,
 }
 
+const OWNERS: &str = r#"
+[[owner]]
+tool = "search"
+team = "discovery"
+criticality = "critical"
+runbook = "https://runbooks.example/search"
+"#;
+
 pub(crate) struct World {
     pub(crate) clock: Arc<TestClock>,
     pub(crate) folder: TempDir,
@@ -85,6 +93,9 @@ impl World {
             alertmanager: Names(alertmanagers.to_vec()),
             ..Config::default()
         };
+        let owners = folder.path().join("owners.toml");
+        std::fs::write(&owners, OWNERS).unwrap();
+        config.ownership = Some(owners);
         config.settle.after = Time(Duration::from_secs(20));
         config.lake.commit_interval = Time(Duration::from_millis(50));
         config.alerting.interval = Time(Duration::from_millis(20));

@@ -46,7 +46,9 @@ fn rows(table: Table, dice: &mut Dice, n: usize, large_one_in: u64) -> RecordBat
                 Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC"))
             }
             (_, ColumnType::Bool) => Arc::new((0..n).map(|_| Some(dice.below(2) == 0)).collect::<BooleanArray>()),
-            (_, ColumnType::Binary) => Arc::new(BinaryArray::from_iter_values((0..n).map(|_| dice.latency()))),
+            (_, ColumnType::Binary) => {
+                Arc::new((0..n).map(|_| (!null(dice)).then(|| dice.latency())).collect::<BinaryArray>())
+            }
             (_, ColumnType::Word | ColumnType::Text) => {
                 let word = |dice: &mut Dice| (!null(dice)).then(|| ["", "a"][dice.below(2) as usize]);
                 // Few columns differ, so that keys meet.
@@ -74,7 +76,7 @@ fn rows(table: Table, dice: &mut Dice, n: usize, large_one_in: u64) -> RecordBat
 }
 
 /// Sums of a key, and counts by bucket.
-type Sums = (BTreeMap<&'static str, Option<i128>>, BTreeMap<u64, u64>);
+type Sums = (BTreeMap<&'static str, Option<i128>>, BTreeMap<(&'static str, u64), u64>);
 
 /// What rows say, by their keys as text; hours of minutes if `hours`.
 fn said(batches: &[RecordBatch], table: Table, into: Table) -> BTreeMap<Vec<String>, Sums> {
@@ -100,8 +102,11 @@ fn said(batches: &[RecordBatch], table: Table, into: Table) -> BTreeMap<Vec<Stri
                         key.push(format!("{}={text}", array.is_null(row)));
                     }
                     Merge::Histogram => {
-                        let histogram = Histogram::from_payload(array.as_binary::<i32>().value(row)).unwrap();
-                        buckets.extend(histogram.buckets().map(|(_, end, count)| (end, count)));
+                        let payloads = array.as_binary::<i32>();
+                        let histogram =
+                            payloads.is_valid(row).then(|| Histogram::from_payload(payloads.value(row)).unwrap());
+                        let histogram = histogram.unwrap_or_default();
+                        buckets.extend(histogram.buckets().map(|(_, end, count)| ((column.name, end), count)));
                     }
                     merge => sums.push((column.name, merge, array.is_valid(row).then(number))),
                 }

@@ -71,6 +71,28 @@ fn the_low_traffic_example_of_the_workbook() {
     assert!((spent - 0.139).abs() < 0.000_2, "{spent}");
 }
 
+/// 100 calls that were kept of about 1,000, at 10 %, and 4 of which failed; beside them 1,000 that are all known.
+#[test]
+fn sampled_events_spend_what_they_stand_for() {
+    let weight = |events: u64, of: i128| i128::from(events) * of * WEIGHT_ONE;
+    let sampled = Counts { good_weighted: weight(96, 10), bad_weighted: weight(4, 10), ..counts(96, 4) };
+    let budget = Budget::of(&sampled, target("0.99"));
+    assert_eq!([budget.allowed, budget.spent, budget.remaining].map(|e| e.to_string()), ["10", "40", "-30"]);
+    assert_eq!(burn_rate(&sampled, target("0.99")), Some(decimal("4")));
+    let known = Counts { good_weighted: weight(1_000, 1), ..counts(1_000, 0) };
+    let mut both = sampled;
+    both += &known;
+    assert!(both.is_sampled() && !known.is_sampled() && !counts(3, 4).is_sampled());
+    // 40 of 2,000, not 4 of 1,100.
+    assert_eq!(burn_rate(&both, target("0.99")), Some(decimal("2")));
+    assert_eq!(both.ratio(), Some(0.98));
+    assert_eq!(Budget::of(&both, target("0.99")).remaining.to_string(), "-20");
+    // One in three, to six places: what is allowed is rounded to twelve.
+    let third = Counts { good_weighted: 2 * 3_333_333, bad_weighted: 3_333_333, ..counts(2, 1) };
+    assert_eq!(Budget::of(&third, target("0.999999999999")).allowed.to_string(), "0.00000000001");
+    assert_eq!(burn_rate(&third, target("0.5")), Ratio::new(2, 3));
+}
+
 #[test]
 fn budgets_are_signed_and_exact() {
     let budget = Budget::of(&counts(990, 10), target("0.999"));

@@ -22,6 +22,9 @@ struct Call {
     amounts: [Option<i64>; AMOUNTS.len()],
     cost: Option<i128>,
     weight: i128,
+    /// Delay and loss, of a retry of an attempt that is known.
+    retry: Option<(i64, i64)>,
+    position: i64,
 }
 
 fn call() -> impl Strategy<Value = Call> {
@@ -42,10 +45,12 @@ fn call() -> impl Strategy<Value = Call> {
     let weight = prop_oneof![5 => Just(1_000_000_i128), 1 => 1..DECIMAL_MAX];
     let duration = prop_oneof![9 => 0..3_000_000_000_i64, 1 => Just(i64::MAX)];
     let flags = (any::<bool>(), any::<bool>(), 1..4_i32);
-    (end, duration, words, flags, amounts, cost, weight).prop_map(
-        |(end_us, duration_ns, words, flags, amounts, cost, weight)| {
+    let lost = prop_oneof![9 => 0..3_000_000_000_i64, 1 => Just(i64::MAX)];
+    let retry = option::weighted(0.2, (0..2_000_000_000_i64, lost));
+    (end, duration, words, flags, amounts, cost, weight, (retry, 1..40_i64)).prop_map(
+        |(end_us, duration_ns, words, flags, amounts, cost, weight, (retry, position))| {
             let (counted, is_final, attempt) = flags;
-            Call { end_us, duration_ns, words, counted, is_final, attempt, amounts, cost, weight }
+            Call { end_us, duration_ns, words, counted, is_final, attempt, amounts, cost, weight, retry, position }
         },
     )
 }
@@ -92,6 +97,9 @@ fn batch(calls: &[Call], form: Form) -> RecordBatch {
             "final" => Arc::new(calls.iter().map(|call| Some(call.is_final)).collect::<BooleanArray>()),
             "attempt" => Arc::new(calls.iter().map(|call| Some(call.attempt)).collect::<Int32Array>()),
             "cost_usd" => decimals(calls.iter().map(|call| call.cost).collect(), COST_SCALE),
+            "retry_delay_ns" => Arc::new(calls.iter().map(|call| Some(call.retry?.0)).collect::<Int64Array>()),
+            "retry_lost_ns" => Arc::new(calls.iter().map(|call| Some(call.retry?.1)).collect::<Int64Array>()),
+            "wal_position" => Arc::new(calls.iter().map(|call| Some(call.position)).collect::<Int64Array>()),
             "weight" => decimals(calls.iter().map(|call| Some(call.weight)).collect(), WEIGHT_SCALE),
             other => panic!("a rollup reads {other:?}, which the tests do not know"),
         }
@@ -112,20 +120,23 @@ struct ModelSums {
     calls: i128,
     retries: i128,
     last_end_us: Option<i64>,
+    attempts: i128,
     weight: i128,
+    retries_weight: i128,
+    weight_squares: i128,
     duration_ns: i128,
     cost: Option<i128>,
     priced: i128,
     amounts: [i128; AMOUNTS.len()],
     latency: Histogram,
+    lost_ns: Option<i128>,
+    delay: Option<Histogram>,
 }
 
 fn recount(calls: &[Call]) -> BTreeMap<ModelKey, ModelSums> {
-    let mut model: BTreeMap<ModelKey, (ModelSums, Recorder)> = BTreeMap::new();
+    let mut model: BTreeMap<ModelKey, (ModelSums, Recorder, Recorder)> = BTreeMap::new();
     for call in calls {
-        let minute = call.end_us - call.end_us.rem_euclid(MINUTE_MICROS);
-        let key = (minute, call.words.map(|word| word.map(text)), call.counted, call.is_final);
-        let (sums, latency) = model.entry(key).or_default();
+        let (sums, latency, delay) = model.entry(key_of(call)).or_default();
         sums.calls += 1;
         sums.last_end_us = sums.last_end_us.max(Some(call.end_us));
         sums.retries += i128::from(call.attempt > 1);
@@ -139,8 +150,26 @@ fn recount(calls: &[Call]) -> BTreeMap<ModelKey, ModelSums> {
             *sum += i128::from(amount.unwrap_or(0));
         }
         latency.record(micros_of(call.duration_ns));
+        sums.attempts += i128::from(call.attempt);
+        sums.retries_weight += if call.attempt > 1 { call.weight } else { 0 };
+        let capped = call.weight.min(999_999_999_999);
+        let (whole, rest) = (capped * capped / 1_000_000, capped * capped % 1_000_000);
+        sums.weight_squares += whole + i128::from(rest >= 500_000);
+        if let Some((delay_ns, lost_ns)) = call.retry {
+            delay.record(micros_of(delay_ns));
+            *sums.lost_ns.get_or_insert(0) += i128::from(lost_ns);
+        }
     }
-    model.into_iter().map(|(key, (sums, latency))| (key, ModelSums { latency: latency.finish(), ..sums })).collect()
+    let finish = |(key, (sums, latency, delay)): (ModelKey, (ModelSums, Recorder, Recorder))| {
+        let sums = ModelSums { delay: sums.lost_ns.map(|_| delay.finish()), latency: latency.finish(), ..sums };
+        (key, sums)
+    };
+    model.into_iter().map(finish).collect()
+}
+
+fn key_of(call: &Call) -> ModelKey {
+    let minute = call.end_us - call.end_us.rem_euclid(MINUTE_MICROS);
+    (minute, call.words.map(|word| word.map(text)), call.counted, call.is_final)
 }
 
 /// The rows that were given, those of one key added up.
@@ -172,6 +201,25 @@ fn read(batches: &[RecordBatch]) -> BTreeMap<ModelKey, ModelSums> {
                 *sums.cost.get_or_insert(0) += cost.value(row);
             }
             sums.priced += integer("priced_calls", row);
+            let add = |sum: &mut Option<i128>, value: Option<i128>| {
+                if let Some(value) = value {
+                    *sum.get_or_insert(0) += value;
+                }
+            };
+            let known = |name: &str| column(name).is_valid(row).then(|| integer(name, row));
+            sums.attempts += integer("calls", row) + known("further_attempts").unwrap_or(0);
+            add(&mut sums.lost_ns, known("retry_lost_ns_sum"));
+            let decimal = |name: &str| {
+                let column = column(name).as_primitive::<Decimal128Type>();
+                column.is_valid(row).then(|| column.value(row))
+            };
+            sums.retries_weight += integer("retries", row) * 1_000_000 + decimal("retries_further_weight").unwrap_or(0);
+            sums.weight_squares += integer("calls", row) * 1_000_000 + decimal("further_weight_squares").unwrap_or(0);
+            let delay = column("retry_delay").as_binary::<i32>();
+            if delay.is_valid(row) {
+                let delay = Histogram::from_payload(delay.value(row)).unwrap();
+                sums.delay.get_or_insert_default().merge(&delay);
+            }
             for (sum, name) in sums.amounts.iter_mut().zip(AMOUNTS) {
                 *sum += integer(name, row);
             }
@@ -224,6 +272,8 @@ fn plain() -> Call {
         amounts: [None; AMOUNTS.len()],
         cost: None,
         weight: 1_000_000,
+        retry: None,
+        position: 1,
     }
 }
 
@@ -275,4 +325,72 @@ fn memory_is_told() {
         rollup.add(&batch(&[Call { end_us: n * MINUTE_MICROS, ..plain() }], Form::Live)).unwrap();
     }
     assert!(one > 0 && rollup.heap_bytes() > one + 1_000 * (size_of::<Key>() + size_of::<Sums>()));
+}
+
+/// By the definition: of each date the series that came first keep their names, as far as there is room.
+fn with_names(calls: &[Call], max: usize) -> Vec<Call> {
+    // "word-9" stands for what has no name.
+    const OTHER_WORD: u8 = 9;
+    let date = |call: &Call| call.end_us.div_euclid(DAY_MICROS);
+    let names = |call: &Call| -> Vec<Option<String>> { call.words[1..8].iter().map(|word| word.map(text)).collect() };
+    let mut first: BTreeMap<(i64, Vec<Option<String>>), i64> = BTreeMap::new();
+    for call in calls.iter().filter(|call| call.words[2..8].iter().any(Option::is_some)) {
+        let at = first.entry((date(call), names(call))).or_insert(i64::MAX);
+        *at = (*at).min(call.position);
+    }
+    let mut order: Vec<_> = first.into_iter().map(|((date, names), first)| (date, first, names)).collect();
+    order.sort();
+    let named: BTreeMap<i64, Vec<_>> = order.into_iter().fold(BTreeMap::new(), |mut named, (date, _, names)| {
+        named.entry(date).or_insert_with(Vec::new).push(names);
+        named
+    });
+    let renamed = calls.iter().map(|call| {
+        let mut call = call.clone();
+        let of_date = named.get(&date(&call)).map_or(&[][..], Vec::as_slice);
+        if !of_date.iter().take(max).any(|known| *known == names(&call)) {
+            call.words[2..8].iter_mut().flatten().for_each(|word| *word = OTHER_WORD);
+        }
+        call
+    });
+    renamed.collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Scenario: rows of some exports are folded in parts of whole exports, with few names for each date; a restart forgets what is
+    /// known, and learns it from the rows that were given. Guarantees: the rows are those of the definition, whatever the parts.
+    #[test]
+    fn series_beyond_the_limit_are_folded_into_one_whatever_the_parts(
+        mut calls in vec(call(), 0..150), max in 0_usize..12, parts in 1_usize..6, restart in 0_usize..6,
+    ) {
+        let expected: BTreeMap<ModelKey, ModelSums> = recount(&with_names(&calls, max))
+            .into_iter()
+            .map(|((minute, words, counted, is_final), sums)| {
+                let words = words.map(|word| word.map(|word| word.replace("word-9", series::OTHER)));
+                ((minute, words, counted, is_final), sums)
+            })
+            .collect();
+        calls.sort_by_key(|call| call.position);
+        let exports: Vec<&[Call]> = calls.chunk_by(|a, b| a.position == b.position).collect();
+        let mut known = KnownSeries::new(max);
+        let mut all = CallsRollup::default();
+        for (number, part) in exports.chunks(exports.len().div_ceil(parts).max(1)).enumerate() {
+            let mut rollup = rolled(part.iter().copied(), Form::Live);
+            if number == restart {
+                known = KnownSeries::new(max);
+                for date in all.dates() {
+                    known.learn(date, all.series_on(date));
+                }
+            }
+            let before = rollup.clone();
+            let admission = rollup.fold_series(&known);
+            prop_assert_eq!(before.len() >= rollup.len(), true);
+            prop_assert_eq!(admission.folded.is_empty(), admission.folded_calls == 0);
+            known.admit(&admission);
+            all.merge(&rollup);
+        }
+        prop_assert_eq!(read(&all.batches().unwrap()), expected);
+        prop_assert!(all.dates().iter().all(|date| known.len(*date) <= max));
+    }
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use toolgauge_proto::call::{Kind, Layer, Signal};
 use toolgauge_proto::id::RowId;
 
-use super::{Decision, Facts, NONE, Row};
+use super::{Decision, Facts, NONE, Retry, Row};
 
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
@@ -106,7 +106,7 @@ fn best(slots: &BTreeSet<Slot>, facts: &Facts, settle_ns: i64, allowed: impl Fn(
         .map(|slot| slot.3)
 }
 
-/// Decides `attempt`, `is_final`, `retry_of` and `retried_by`.
+/// Decides `attempt`, `is_final`, `retry_of`, `retry` and `retried_by`.
 pub(super) fn number(rows: &[Row], scratch: &mut super::Scratch, settle_ns: i64, out: &mut [Decision]) {
     bind(rows, scratch, out);
     if !rows.iter().zip(&*out).any(|(row, decision)| row.frozen.is_none() && decision.failed) {
@@ -139,6 +139,7 @@ fn bind(rows: &[Row], scratch: &super::Scratch, out: &mut [Decision]) {
         let live = |seq: Option<u64>| seq.and_then(|seq| scratch.row_of(seq)).filter(|row| rows[*row].frozen.is_none());
         if let Some(retry) = live(frozen.retried_by) {
             out[retry].retry_of = Some(row.facts.seq);
+            out[retry].retry = Some(Box::new(Retry::after(&row.facts, frozen, rows[retry].facts.start_ns)));
             out[retry].attempt = out[retry].attempt.max(frozen.attempt.saturating_add(1));
         }
         if let Some(failure) = live(frozen.retry_of) {
@@ -210,6 +211,8 @@ fn follow(
             out[failed].is_final = false;
             out[failed].retried_by = Some(facts.seq);
             out[i].retry_of = Some(failure.seq);
+            // Whatever the failure itself retried began before it, and stands before it in the chain.
+            out[i].retry = Some(Box::new(Retry::after(failure, &out[failed], facts.start_ns)));
             out[i].attempt = out[i].attempt.max(out[failed].attempt + 1);
             for by in entries(failure) {
                 slots.remove(&slot(by, rows, found));

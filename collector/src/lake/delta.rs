@@ -10,13 +10,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZero;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, Date32Array, RecordBatch};
+use arrow::array::{Array, AsArray, Date32Array, RecordBatch, StringArray};
 use arrow::compute;
 use arrow::datatypes::{Date32Type, Int64Type, SchemaRef};
 use arrow::error::ArrowError;
 use async_trait::async_trait;
 use bytes::Bytes;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::ScalarValue;
 use datafusion::datasource::TableType;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, col, lit};
@@ -38,6 +39,7 @@ use futures::StreamExt as _;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use tokio::runtime::Handle;
+use toolgauge_analytics::series::{self, SERIES};
 use toolgauge_proto::id::RowId;
 use toolgauge_proto::table::{ColumnType, Table};
 use url::Url;
@@ -161,9 +163,48 @@ fn delta_fields(table: Table) -> Result<Vec<StructField>, LakeError> {
     fields.collect::<Result<_, delta_kernel::Error>>().map_err(|source| LakeError::kernel(table, "define", source))
 }
 
+/// Gives a table of an earlier version the columns that have been added since. In the files that are there they are null.
+fn add_new_columns(table: Table, reader: DeltaTable, runtime: &Handle) -> Result<DeltaTable, LakeError> {
+    let fields = delta_fields(table)?;
+    let state = reader.snapshot().map_err(|e| LakeError::delta(table, "read", e))?;
+    let schema = state.schema();
+    let known: Vec<&String> = schema.fields().map(|field| field.name()).collect();
+    let new = fields.get(known.len()..).unwrap_or_default().to_vec();
+    let is_earlier = fields.len() >= known.len()
+        && fields.iter().zip(&known).all(|(field, known)| field.name() == *known)
+        && new.iter().all(|field| field.nullable);
+    if !is_earlier {
+        let columns = known.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+        return Err(LakeError::OtherColumns { table, columns });
+    }
+    if new.is_empty() {
+        return Ok(reader);
+    }
+    runtime
+        .block_on(reader.add_columns().with_fields(new).into_future())
+        .map_err(|e| LakeError::delta(table, "add columns to", e))
+}
+
 impl DeltaWriter {
-    /// Opens the table, or creates it.
+    /// Opens the table, or creates it; one of an earlier version gets the columns that it lacks.
     pub(crate) fn open(
+        table: Table,
+        store: FsStore,
+        runtime: Handle,
+        session: Arc<SessionState>,
+    ) -> Result<Self, LakeError> {
+        let mut opened = Self::open_as_it_is(table, store, runtime, session)?;
+        let version = opened.reader.version();
+        opened.reader = add_new_columns(table, opened.reader, &opened.runtime)?;
+        if opened.reader.version() != version {
+            opened.snapshot = Snapshot::builder_from(opened.snapshot)
+                .build(opened.engine.as_ref())
+                .map_err(|e| LakeError::kernel(table, "read the log of", e))?;
+        }
+        Ok(opened)
+    }
+
+    fn open_as_it_is(
         table: Table,
         store: FsStore,
         runtime: Handle,
@@ -289,6 +330,46 @@ impl DeltaWriter {
         self.runtime
             .block_on(read)
             .map_err(|e: datafusion::error::DataFusionError| LakeError::other(self.table, "read", e))
+    }
+
+    /// The series of a date that have names. Only of `calls_1m`.
+    pub(super) fn series_of(&self, date: i32) -> Result<HashSet<u128>, LakeError> {
+        let provider = self.provider()?;
+        let mut found = HashSet::new();
+        let read = async {
+            let rows = SessionContext::new_with_state(self.session.as_ref().clone())
+                .read_table(provider)?
+                .filter(col("date").eq(lit(ScalarValue::Date32(Some(date)))))?
+                .select_columns(&SERIES)?
+                .distinct()?;
+            let mut batches = rows.execute_stream().await?;
+            while let Some(batch) = batches.next().await {
+                let batch = batch?;
+                let columns: Vec<&StringArray> =
+                    batch.columns().iter().map(|column| column.as_string::<i32>()).collect();
+                for row in 0..batch.num_rows() {
+                    let mut names = [None; SERIES.len()];
+                    for (name, column) in names.iter_mut().zip(&columns) {
+                        *name = column.is_valid(row).then(|| column.value(row));
+                    }
+                    if !series::is_other(&names) {
+                        found.insert(series::identity(&names));
+                    }
+                }
+            }
+            Ok(found)
+        };
+        self.runtime
+            .block_on(read)
+            .map_err(|e: datafusion::error::DataFusionError| LakeError::other(self.table, "read the series of", e))
+    }
+
+    /// So many of the newest dates that it has files of, as days since 1970.
+    pub(super) fn newest_dates(&self, dates: usize) -> Result<Vec<i32>, LakeError> {
+        let mut found: Vec<i32> = self.file_paths()?.iter().filter_map(|path| date_of(path)).collect();
+        found.sort_unstable();
+        found.dedup();
+        Ok(found.split_off(found.len().saturating_sub(dates)))
     }
 
     /// Version of the table.
@@ -676,6 +757,13 @@ pub(super) fn lake_files(table: Table, reader: &DeltaTable) -> Result<Vec<LakeFi
     Ok(files.collect())
 }
 
+/// The date of a file, as days since 1970.
+fn date_of(path: &str) -> Option<i32> {
+    let text = path.strip_prefix("date=")?.split('/').next()?;
+    let date = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
+    i32::try_from((date - chrono::DateTime::UNIX_EPOCH.date_naive()).num_days()).ok()
+}
+
 /// A date as partitions write it, from the days since 1970.
 pub(super) fn date_text(date32: i32) -> String {
     let date = chrono::DateTime::UNIX_EPOCH.date_naive() + chrono::Duration::days(i64::from(date32));
@@ -748,3 +836,6 @@ fn split_by_date(batches: &[RecordBatch]) -> Result<BTreeMap<i32, Vec<RecordBatc
     }
     Ok(by_date)
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,14 +5,19 @@
 //! rows of `calls` up to that position are in the table. Rollup and table together are always the fold of exactly what
 //! `calls` has.
 //!
+//! Series beyond the limit of their date are folded into one before they get here ([`toolgauge_analytics::series`]). Which have names is
+//! what the table says, so it is read for a date of which rows come for the first time.
+//!
 //! After a restart, and when the table was deleted, the rows after the cursor are read from `calls` again, a stretch of
 //! positions at a time. The log is not needed for that.
 
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use toolgauge_analytics::rollup::CallsRollup;
+use toolgauge_analytics::series::{KnownSeries, SERIES};
 use toolgauge_proto::id::WalPosition;
 use toolgauge_proto::time::{HOUR_MICROS, UnixMicros};
 
@@ -25,6 +30,8 @@ pub struct FoldSettings {
     pub keys_max: usize,
     /// Rows of `calls` that are read at once when the fold catches up.
     pub catch_up_rows: u64,
+    /// So many series of a date have names of their own, see [`toolgauge_analytics::series`].
+    pub series_max: usize,
     /// `calls_1h` is written when log time passes a multiple of this, in microseconds.
     pub hours_interval_us: i64,
 }
@@ -36,6 +43,8 @@ impl Default for FoldSettings {
             // Some hundred bytes each.
             keys_max: 100_000,
             catch_up_rows: 1 << 20,
+            // Far more than people look at; 16 bytes each in memory, and a row a minute each on the disk.
+            series_max: 50_000,
             hours_interval_us: HOUR_MICROS,
         }
     }
@@ -54,7 +63,23 @@ pub(super) struct CallsFold {
     cursor: WalPosition,
     up_to: WalPosition,
     written: Option<UnixMicros>,
+    series: KnownSeries,
+    folded: Arc<Folded>,
 }
+
+/// What was folded into others since the start, because too many series came.
+#[derive(Debug, Clone, Default)]
+pub struct Folded {
+    /// Calls in those.
+    pub calls: u64,
+    /// The first of these series, at most [`FOLDED_LISTED_MAX`]: dates, as days since 1970, and names.
+    pub series: BTreeSet<(i32, [Option<String>; SERIES.len()])>,
+}
+
+/// Folded series that are listed.
+pub const FOLDED_LISTED_MAX: usize = 100;
+/// Dates whose series are known; of others they are read again when rows of them come.
+const DATES_MAX: usize = 4;
 
 /// What is to be written.
 #[derive(Debug)]
@@ -66,7 +91,8 @@ pub(super) struct Due {
 
 impl CallsFold {
     pub(super) fn new(settings: FoldSettings, cursor: WalPosition) -> Self {
-        Self { settings, rollups: Vec::new(), cursor, up_to: cursor, written: None }
+        let series = KnownSeries::new(settings.series_max);
+        Self { settings, rollups: Vec::new(), cursor, up_to: cursor, written: None, series, folded: Arc::default() }
     }
 
     /// Rows up to here are folded.
@@ -83,11 +109,34 @@ impl CallsFold {
         &self.rollups
     }
 
-    /// Takes the rollup of the rows that follow, up to a position.
+    /// The series that have names.
+    pub(super) fn series(&self) -> &KnownSeries {
+        &self.series
+    }
+
+    /// What was folded into others.
+    pub(super) fn folded(&self) -> &Arc<Folded> {
+        &self.folded
+    }
+
+    /// The series of a date that have names in the table.
+    pub(super) fn learn(&mut self, date: i32, series: HashSet<u128>) {
+        self.series.learn(date, series);
+    }
+
+    /// Takes the rollup of the rows that follow, up to a position. It must be known which series of its dates have names.
     pub(super) fn push(&mut self, mut rollup: CallsRollup, up_to: WalPosition) {
         self.up_to = up_to;
         if rollup.is_empty() {
             return;
+        }
+        let admission = rollup.fold_series(&self.series);
+        self.series.admit(&admission);
+        if admission.folded_calls > 0 {
+            let folded = Arc::make_mut(&mut self.folded);
+            folded.calls += admission.folded_calls;
+            let room = FOLDED_LISTED_MAX.saturating_sub(folded.series.len());
+            folded.series.extend(admission.folded.into_iter().take(room));
         }
         while let Some(last) = self.rollups.pop_if(|last| last.len() <= 2 * rollup.len()) {
             rollup.merge(&last);
@@ -121,6 +170,7 @@ impl CallsFold {
     /// What was due is durable.
     pub(super) fn written(&mut self, now: Option<UnixMicros>) {
         self.rollups.clear();
+        self.series.keep_newest(DATES_MAX);
         self.cursor = self.up_to;
         self.written = now;
     }

@@ -11,6 +11,8 @@
 //! * Small files are merged and old dates removed ([`compact`]), each in one transaction `(<writer id>/compact, n)` that changes
 //!   no row that stays, but that rows of additive tables with one key become one.
 //! * Cost does not grow with the number of commits.
+//! * A table of an earlier version gets the columns that it lacks when it is opened, in one commit; they are null in the rows
+//!   that are there.
 //!
 //! # One data folder, several logs
 //! A data folder has one log, but its `wal` folder may have been moved away and made anew. So positions go on over all logs
@@ -45,7 +47,8 @@ use datafusion::execution::SessionState;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use tokio::runtime::Handle;
 use toolgauge_analytics::additive::Additive;
-use toolgauge_analytics::rollup;
+use toolgauge_analytics::rollup::{self, CallsRollup};
+use toolgauge_analytics::series::KnownSeries;
 use toolgauge_proto::id::{RowId, WalPosition, WriterId};
 use toolgauge_proto::lake::{LiveBatches, Txn};
 use toolgauge_proto::table::Table;
@@ -55,8 +58,8 @@ use crate::fs::Fs;
 pub use compact::{CompactSettings, Compactor, Exchange, TableFiles, Task};
 use compact::{file_schema, read_file};
 use delta::{DeltaWriter, Transaction};
-pub use fold::FoldSettings;
 use fold::{CallsFold, Due, Rollups};
+pub use fold::{FOLDED_LISTED_MAX, FoldSettings, Folded};
 use hours::{Hours, HoursFold};
 use names::FileName;
 pub use names::last_position;
@@ -103,6 +106,17 @@ pub enum LakeError {
         table: Table,
         /// One of the files.
         file: String,
+    },
+    /// The table is not of this version, nor of an earlier one.
+    #[error(
+        "table \"{}\" has other columns than this version writes: {columns} (use the version that wrote it, or move the \
+         table's folder away)", table.name()
+    )]
+    OtherColumns {
+        /// Which table.
+        table: Table,
+        /// Those that it has.
+        columns: String,
     },
     /// A derived table holds more than the table that it is made of.
     #[error(
@@ -200,6 +214,8 @@ pub struct Committed {
     pub files: [u64; Table::ALL.len()],
     up_to: [WalPosition; LOG_TABLES.len()],
     rollups: Rollups,
+    series: KnownSeries,
+    folded: Arc<Folded>,
     hours: Hours,
 }
 
@@ -213,13 +229,20 @@ impl Committed {
         self.up_to[table as usize]
     }
 
+    /// What was folded into others in `calls_1m` since the start, and how many series of the newest date have names.
+    #[must_use]
+    pub fn folded(&self) -> (&Folded, usize) {
+        (&self.folded, self.series.newest().map_or(0, |date| self.series.len(date)))
+    }
+
     /// The live rows of `calls_1m`, when these are those of `calls`: everything that is not in the table yet. Computed when
     /// they are asked for.
     #[must_use]
     pub fn live_calls_1m(&self, live_calls: Arc<[RecordBatch]>) -> LiveBatches {
-        let rollups = self.rollups.clone();
+        let (rollups, series) = (self.rollups.clone(), self.series.clone());
         LiveBatches::computed(move || {
             let mut all = fold::fold(live_calls.iter())?;
+            drop(all.fold_series(&series));
             for rollup in &rollups {
                 all.merge(rollup);
             }
@@ -309,6 +332,9 @@ impl LakeTables {
         tables.finish_repricing()?;
         tables.catch_up()?;
         tables.catch_up_hours()?;
+        // Rows that are only live yet are mostly of these.
+        let newest = tables.writers[Table::Calls1m as usize].newest_dates(2)?;
+        tables.learn_series(&newest)?;
         Ok(tables)
     }
 
@@ -390,12 +416,30 @@ impl LakeTables {
         Ok(())
     }
 
+    /// Adds a rollup of committed rows to `calls_1m`.
+    fn push_calls(&mut self, rollup: CallsRollup, up_to: WalPosition) -> Result<(), LakeError> {
+        self.learn_series(&rollup.dates())?;
+        self.calls_1m.push(rollup, up_to);
+        Ok(())
+    }
+
+    /// Reads which series of these dates have names in `calls_1m`, where that is not known.
+    fn learn_series(&mut self, dates: &[i32]) -> Result<(), LakeError> {
+        for date in dates {
+            if !self.calls_1m.series().knows(*date) {
+                let series = self.writers[Table::Calls1m as usize].series_of(*date)?;
+                self.calls_1m.learn(*date, series);
+            }
+        }
+        Ok(())
+    }
+
     /// Folds rows of `calls` that were committed, once.
     fn fold_calls(&mut self, calls: Option<&TableCommit>) -> Result<(), LakeError> {
         let Some(TableCommit { batches, up_to }) = calls else { return Ok(()) };
         if *up_to > self.calls_1m.up_to() {
             let rollup = fold::fold(batches).map_err(|e| LakeError::other(Table::Calls1m, "fold rows into", e))?;
-            self.calls_1m.push(rollup, *up_to);
+            self.push_calls(rollup, *up_to)?;
         }
         Ok(())
     }
@@ -449,7 +493,7 @@ impl LakeTables {
             let mut rollup = rollup::CallsRollup::default();
             let calls = &self.writers[Table::Calls as usize];
             calls.read_range(from.as_i64(), to.as_i64(), &rollup::COLUMNS, |batch| rollup.add(batch))?;
-            self.calls_1m.push(rollup, to);
+            self.push_calls(rollup, to)?;
             let due = if to == hours { self.calls_1m.all() } else { self.calls_1m.due(None) };
             let due = due.map_err(|e| LakeError::other(Table::Calls1m, "build rows of", e))?;
             if self.write_calls_1m(due, None)?.is_none() && to == hours {
@@ -622,6 +666,8 @@ impl LakeTables {
             versions: Table::ALL.map(|table| self.writers[table as usize].version()),
             files: Table::ALL.map(|table| self.writers[table as usize].files()),
             rollups: self.calls_1m.rollups().clone(),
+            series: self.calls_1m.series().clone(),
+            folded: Arc::clone(self.calls_1m.folded()),
             hours: self.calls_1h.hours().clone(),
         })
     }

@@ -35,7 +35,11 @@ const NO_DICTIONARY: &[&str] = &[
     "arguments_fingerprint",
     "detail",
     "latency",
+    "retry_delay",
     "duration_ns_sum",
+    "logical_call_id",
+    "retry_delay_ns",
+    "retry_lost_ns",
 ];
 
 /// Distinct traces of a row group, at most about.

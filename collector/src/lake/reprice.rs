@@ -31,6 +31,7 @@ use object_store::path::Path;
 use parquet::errors::ParquetError;
 use toolgauge_analytics::price::{PriceBook, Pricer};
 use toolgauge_analytics::rollup::CallsRollup;
+use toolgauge_analytics::series::KnownSeries;
 use toolgauge_proto::table::Table;
 use toolgauge_proto::time::UnixMicros;
 
@@ -206,6 +207,12 @@ impl LakeTables {
                 here.map_err(|error| fault(table, error))
             })?;
         }
+        // Prices change no names: those of the table stay, and what had none gets none.
+        let mut known = KnownSeries::new(0);
+        for date in rollup.dates() {
+            known.learn(date, self.writers[Table::Calls1m as usize].series_of(date)?);
+        }
+        drop(rollup.fold_series(&known));
         let date = files.first().and_then(LakeFile::date).unwrap_or_default();
         let mut new = NewFile::begin(self, table, date, FileName { first, last, ..some })?;
         let mut batches = rollup.batches().map_err(|error| fault(table, error))?;

@@ -4,11 +4,13 @@ use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Decimal128Array, Int32Array, RecordBatch};
+use arrow::array::{
+    Array, ArrayRef, BinaryBuilder, BooleanArray, Decimal128Array, Int32Array, Int64Builder, RecordBatch,
+};
 use arrow::compute::interleave;
 use arrow::error::ArrowError;
 use toolgauge_analytics::price::Pricer;
-use toolgauge_analytics::settle::{Decision, NO_THRESHOLD};
+use toolgauge_analytics::settle::{Decision, NO_THRESHOLD, Retry};
 use toolgauge_proto::table::Table;
 
 /// Columns that a row takes from the view whose failure it takes, null or not.
@@ -23,6 +25,9 @@ struct DecidedColumns {
     attempt: usize,
     is_final: usize,
     weight: usize,
+    logical_call_id: usize,
+    retry_delay_ns: usize,
+    retry_lost_ns: usize,
 }
 
 static DECIDED: LazyLock<DecidedColumns> = LazyLock::new(|| DecidedColumns {
@@ -30,6 +35,9 @@ static DECIDED: LazyLock<DecidedColumns> = LazyLock::new(|| DecidedColumns {
     attempt: Table::Calls.index_of("attempt"),
     is_final: Table::Calls.index_of("final"),
     weight: Table::Calls.index_of("weight"),
+    logical_call_id: Table::Calls.index_of("logical_call_id"),
+    retry_delay_ns: Table::Calls.index_of("retry_delay_ns"),
+    retry_lost_ns: Table::Calls.index_of("retry_lost_ns"),
 });
 
 /// Rows that follow one another, with what was decided of them otherwise than by default.
@@ -127,7 +135,40 @@ fn decide(blocks: &VecDeque<Block>, index: usize) -> Result<RecordBatch, ArrowEr
     columns[DECIDED.attempt] = Arc::new(Int32Array::from(attempt));
     columns[DECIDED.is_final] = Arc::new(BooleanArray::from(is_final));
     columns[DECIDED.weight] = Arc::new(Decimal128Array::from(weight).with_precision_and_scale(18, 6)?);
+    write_retries(block, &mut columns);
     RecordBatch::try_new(block.raw.schema(), columns)
+}
+
+/// Writes what retries know of the attempts before them, if there are any.
+fn write_retries(block: &Block, columns: &mut [ArrayRef]) {
+    let mut retries: Vec<(usize, &Retry)> = block
+        .decisions
+        .iter()
+        .filter_map(|(seq, decision)| Some(((*seq - block.first) as usize, decision.retry.as_deref()?)))
+        .collect();
+    if retries.is_empty() {
+        return;
+    }
+    retries.sort_unstable_by_key(|(row, _)| *row);
+    let rows = block.raw.num_rows();
+    let mut first = BinaryBuilder::with_capacity(rows, retries.len() * 16);
+    let (mut delay, mut lost) = (Int64Builder::with_capacity(rows), Int64Builder::with_capacity(rows));
+    let mut next = 0;
+    for (row, retry) in retries {
+        first.append_nulls(row - next);
+        delay.append_nulls(row - next);
+        lost.append_nulls(row - next);
+        first.append_value(retry.first.as_bytes());
+        delay.append_value(retry.delay_ns);
+        lost.append_value(retry.lost_ns);
+        next = row + 1;
+    }
+    first.append_nulls(rows - next);
+    delay.append_nulls(rows - next);
+    lost.append_nulls(rows - next);
+    columns[DECIDED.logical_call_id] = Arc::new(first.finish());
+    columns[DECIDED.retry_delay_ns] = Arc::new(delay.finish());
+    columns[DECIDED.retry_lost_ns] = Arc::new(lost.finish());
 }
 
 /// The columns of a block in which some rows take values from others.

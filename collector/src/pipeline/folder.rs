@@ -6,6 +6,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use arrow::error::ArrowError;
+use toolgauge_analytics::series::SERIES;
+use toolgauge_proto::api::FoldedSeries;
 use toolgauge_proto::lake::SettledRows;
 use toolgauge_proto::table::Table;
 
@@ -219,6 +221,10 @@ impl Folder {
         ] {
             counters.insert(name.to_owned(), value);
         }
+        let (folded, named) = self.committed.folded();
+        counters.insert("toolgauge_series_named".to_owned(), named as u64);
+        counters.insert("toolgauge_series_folded_calls_total".to_owned(), folded.calls);
+        let folded: Vec<FoldedSeries> = folded.series.iter().map(|(date, names)| folded_series(*date, names)).collect();
         let by_table = |values: [u64; Table::ALL.len()]| {
             Table::ALL.iter().map(|table| (table.name().to_owned(), values[*table as usize])).collect()
         };
@@ -231,6 +237,22 @@ impl Folder {
         status.table_versions = by_table(self.committed.versions);
         status.table_files = by_table(self.committed.files);
         status.counters = counters;
+        status.folded_series = folded;
         Ok(())
+    }
+}
+
+fn folded_series(date: i32, names: &[Option<String>; SERIES.len()]) -> FoldedSeries {
+    let [tenant, service_name, environment, tool_server, tool_name, agent_name, model] = names.clone();
+    let date = chrono::DateTime::UNIX_EPOCH.date_naive() + chrono::Duration::days(i64::from(date));
+    FoldedSeries {
+        date: date.format("%Y-%m-%d").to_string(),
+        tenant: tenant.unwrap_or_default(),
+        service_name,
+        environment,
+        tool_server,
+        tool_name,
+        agent_name,
+        model,
     }
 }

@@ -12,7 +12,7 @@ use arrow::array::{
     TimestampMicrosecondArray, new_null_array,
 };
 use arrow::buffer::NullBuffer;
-use arrow::datatypes::{ArrowNativeType, ArrowPrimitiveType, UInt16Type};
+use arrow::datatypes::{ArrowNativeType, ArrowPrimitiveType, DataType, UInt16Type};
 use arrow::error::ArrowError;
 use hashbrown::HashTable;
 use toolgauge_proto::call::{CostSource, ErrorClass, Kind, Layer, Outcome, Signal};
@@ -249,7 +249,7 @@ impl TextColumn {
 }
 
 /// One block of `calls` while it is being written. Columns that are decided when a row settles (`counted`, `attempt`,
-/// `final`, `weight`) are added by `live`.
+/// `final`, `weight`, `logical_call_id`, `retry_delay_ns`, `retry_lost_ns`) are added by `live`.
 #[derive(Debug)]
 pub(crate) struct CallColumns {
     rows: usize,
@@ -404,7 +404,7 @@ impl CallColumns {
         let int32 =
             |column: &mut NumberColumn<i32>| -> ArrayRef { Arc::new(column.finish::<arrow::datatypes::Int32Type>(n)) };
         let cost: ArrayRef = if self.cost_usd.values.is_empty() {
-            new_null_array(&arrow::datatypes::DataType::Decimal128(18, 9), n)
+            new_null_array(&DataType::Decimal128(18, 9), n)
         } else {
             let cost: Decimal128Array = self.cost_usd.finish(n);
             Arc::new(cost.with_precision_and_scale(18, 9)?)
@@ -463,6 +463,9 @@ impl CallColumns {
             self.attributes.finish(n),
             self.provider.finish(n),
             int64(&mut self.cache_write_input_tokens),
+            new_null_array(&DataType::Binary, n),
+            new_null_array(&DataType::Int64, n),
+            new_null_array(&DataType::Int64, n),
         ];
         RecordBatch::try_new(Table::Calls.live_schema(), columns)
     }

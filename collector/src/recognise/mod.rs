@@ -30,7 +30,10 @@ mod tests;
 mod value;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+use toolgauge_analytics::ownership::Ownership;
 use toolgauge_analytics::settle::{Facts, Link, NO_THRESHOLD};
 use toolgauge_proto::call::{CostSource, ErrorClass, Kind, Outcome, Signal};
 use toolgauge_proto::id::{RowId, SpanId, TraceId, WalPosition};
@@ -69,6 +72,8 @@ pub struct RecogniseSettings {
     pub keep_attributes_of_successes: Vec<String>,
     /// Conventions of the user, as (place, text), tried before those that come with Toolgauge.
     pub conventions: Vec<(String, String)>,
+    /// Whose the tools are whose producers name no team; it may be replaced at any time, and then holds for later exports.
+    pub ownership: Arc<ArcSwap<Ownership>>,
 }
 
 impl Default for RecogniseSettings {
@@ -91,6 +96,7 @@ impl Default for RecogniseSettings {
             keep_attributes: keep.map(str::to_owned).to_vec(),
             keep_attributes_of_successes: Vec::new(),
             conventions: Vec::new(),
+            ownership: Arc::default(),
         }
     }
 }
@@ -199,6 +205,7 @@ pub struct Recogniser {
     settings: RecogniseSettings,
     /// Of failed attempts, and of successful ones.
     kept: [Vec<(Slot, String)>; 2],
+    sample_marks: SampleMarks,
     service: ServiceSlots,
     event_name: Slot,
 }
@@ -224,6 +231,10 @@ struct Origin<'a, 'f> {
     source: u64,
     sums: ArrivalSums,
     keys: Option<(u64, OriginKeys)>,
+    /// Whose the tools are, if that is known.
+    ownership: Option<Arc<Ownership>>,
+    /// Teams that were looked up for a block, by the hashes of tool and server.
+    teams: (u64, Vec<((u64, u64), u16)>),
 }
 
 #[derive(Clone, Copy)]
@@ -232,6 +243,13 @@ struct OriginKeys {
     service_name: u16,
     service_version: u16,
     environment: u16,
+}
+
+/// Attributes by which samplers say how many spans one stands for.
+#[derive(Debug)]
+struct SampleMarks {
+    counts: [Slot; 2],
+    probability: Slot,
 }
 
 impl Recogniser {
@@ -254,7 +272,12 @@ impl Recogniser {
             ],
         };
         let event_name = conventions.slot_for("event.name")?;
-        Ok(Self { conventions, settings, kept, service, event_name })
+        let sample_marks = SampleMarks {
+            // Honeycomb's, and OpenTelemetry's enhancement proposal 148.
+            counts: [conventions.slot_for("SampleRate")?, conventions.slot_for("sampling.adjusted_count")?],
+            probability: conventions.slot_for("sampling.probability")?,
+        };
+        Ok(Self { conventions, settings, kept, service, event_name, sample_marks })
     }
 
     /// Recognises the calls of one `ExportTraceServiceRequest`; the doors have checked that it is one.
@@ -324,6 +347,8 @@ impl Recogniser {
             source: 0,
             sums: ArrivalSums { requests: 1, unreadable, ..ArrivalSums::default() },
             keys: None,
+            ownership: Some(self.settings.ownership.load_full()).filter(|ownership| !ownership.is_empty()),
+            teams: (0, Vec::new()),
         }
     }
 
@@ -346,11 +371,8 @@ impl Recogniser {
         let trace_id = TraceId::from_slice(span.trace_id);
         let span_id = SpanId::from_slice(span.span_id);
         let parent = SpanId::from_slice(span.parent_span_id);
-        let threshold = if span.trace_state.is_empty() {
-            NO_THRESHOLD
-        } else {
-            value::threshold(span.trace_state).unwrap_or(NO_THRESHOLD)
-        };
+        let told = if span.trace_state.is_empty() { None } else { value::threshold(span.trace_state) };
+        let threshold = told.or_else(|| self.sample_mark(attributes)).unwrap_or(NO_THRESHOLD);
         let remote_parent = span.flags & FLAG_PARENT_IS_REMOTE == FLAG_PARENT_IS_REMOTE;
         let rule = self.rule(&record);
         if let (Some(trace_id), Some(span_id)) = (trace_id, span_id)
@@ -395,6 +417,20 @@ impl Recogniser {
         let ids = Ids { row_id, trace_id: Some(trace_id), span_id: Some(span_id), parent };
         let said = Said { message: span.status.message, events: Some(span.events()), threshold };
         self.write(origin, (rule, kind), &record, &ids, interval, said, sink);
+    }
+
+    /// The threshold that follows from attributes by which samplers said how many spans one stands for, before `th`.
+    #[inline]
+    fn sample_mark(&self, attributes: &Attributes<'_>) -> Option<u64> {
+        let number = |slot: Slot| match attributes.get(slot)? {
+            AnyValueView::Int(number) => Some(*number as f64),
+            AnyValueView::Double(number) => Some(*number),
+            AnyValueView::String(text) => std::str::from_utf8(text).ok()?.trim().parse::<f64>().ok(),
+            _ => None,
+        };
+        let count = self.sample_marks.counts.iter().find_map(|slot| number(*slot));
+        let count = count.or_else(|| number(self.sample_marks.probability).map(|share| 1.0 / share));
+        value::threshold_of_count(count?)
     }
 
     /// An event of a span that tells of a call, as a log record would.
@@ -585,7 +621,17 @@ impl Recogniser {
             word!(ToolServer, tool_server, server);
         }
         word!(AgentName, agent_name);
-        word!(Team, team);
+        match get(Field::Team).and_then(|value| word_of(value, &mut columns.team, &mut bad)) {
+            Some(team) => columns.team.set_key(row, team.key),
+            None if origin.ownership.is_some() => {
+                let told = (kind == Kind::Tool).then(|| [get(Field::ToolServer), get(Field::ToolName)]);
+                let team = origin.team(block, (server, tool), told.unwrap_or_default(), columns);
+                if team != NULL_WORD {
+                    columns.team.set_key(row, team);
+                }
+            }
+            None => {}
+        }
         word!(Model, model);
         if kind == Kind::Model {
             word!(Provider, provider);
@@ -756,6 +802,40 @@ impl<'a> Origin<'a, '_> {
         };
         self.keys = Some((block, keys));
         keys
+    }
+}
+
+/// Tools of one origin whose teams are kept.
+const TEAMS_MAX: usize = 64;
+
+impl Origin<'_, '_> {
+    /// The team that owns a tool of this service, given the hashes of server and tool and what tells them; a word of this block.
+    fn team(
+        &mut self,
+        block: u64,
+        hashes: (u64, u64),
+        told: [Option<&AnyValueView<'_>>; 2],
+        columns: &mut CallColumns,
+    ) -> u16 {
+        let Some(ownership) = &self.ownership else { return NULL_WORD };
+        let (of_block, teams) = &mut self.teams;
+        if *of_block != block || teams.len() >= TEAMS_MAX {
+            *of_block = block;
+            teams.clear();
+        }
+        if let Some((_, team)) = teams.iter().find(|(known, _)| *known == hashes) {
+            return *team;
+        }
+        let [server, tool] = told.map(|value| {
+            // What cannot be read was counted when the name itself was.
+            value
+                .and_then(|value| value::text(value, WORD_BYTES_MAX, &mut 0))
+                .map(|text| failure::mask(text).into_owned())
+        });
+        let owner = ownership.owner(self.service_name.as_deref(), server.as_deref(), tool.as_deref());
+        let team = owner.map_or(NULL_WORD, |owner| columns.team.key(&owner.team));
+        teams.push((hashes, team));
+        team
     }
 }
 

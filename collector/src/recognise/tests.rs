@@ -121,6 +121,28 @@ fn long(batch: &RecordBatch, name: &str) -> Option<i64> {
     longs.is_valid(0).then(|| longs.as_primitive::<Int64Type>().value(0))
 }
 
+/// Scenario: spans that say how many they stand for, in each of the ways that there are. Guarantees: the tracestate is preferred.
+#[test]
+fn marks_of_samplers_become_thresholds() {
+    const ALL: f64 = (1_u64 << 56) as f64;
+    let state = |state: &str, span: Span| Span { trace_state: state.into(), ..span };
+    let int = |key: &str, value| pair(key, Value::IntValue(value));
+    for (span, events) in [
+        (state("ot=th:c", tool(vec![int("SampleRate", 10)])), 4.0),
+        (state("ot=p:3", tool(vec![])), 8.0),
+        (state("other=1", tool(vec![int("SampleRate", 10)])), 10.0),
+        (tool(vec![text("SampleRate", "20")]), 20.0),
+        (tool(vec![pair("sampling.adjusted_count", Value::DoubleValue(2.5))]), 2.5),
+        (tool(vec![pair("sampling.probability", Value::DoubleValue(0.05))]), 20.0),
+        (tool(vec![int("SampleRate", 0)]), 0.0),
+        (tool(vec![text("SampleRate", "often")]), 0.0),
+    ] {
+        let threshold = take(vec![span.clone()]).facts[0].threshold;
+        let found = if threshold == NO_THRESHOLD { 0.0 } else { ALL / (ALL - threshold as f64) };
+        assert!((found - events).abs() < 1e-9, "{span:?}: {found}");
+    }
+}
+
 #[test]
 fn values_are_read_as_producers_write_them_and_what_cannot_be_is_null_and_counted() {
     let mut taken = take(vec![tool(vec![

@@ -221,6 +221,13 @@ pub(super) fn threshold(trace_state: &[u8]) -> Option<u64> {
     (p <= 55).then(|| (1 << 56) - (1u64 << (56 - p)))
 }
 
+/// The rejection threshold of a span that stands for `events` spans; `None` if that is not at least 1.
+pub(super) fn threshold_of_count(events: f64) -> Option<u64> {
+    const ALL: u64 = 1 << 56;
+    // A double has 53 bits of it, more than six places of the count need.
+    (events >= 1.0 && events.is_finite()).then(|| ALL - ((ALL as f64 / events).round() as u64).clamp(1, ALL))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,6 +259,17 @@ mod tests {
         assert_eq!(argument_keys(b"[1]"), None);
         assert_eq!(argument_keys(b"{\"a\":"), None);
         assert_eq!(argument_keys(br#"{"a\n":1}"#).as_deref(), Some("a\n"));
+    }
+
+    #[test]
+    fn counts_that_a_span_stands_for_become_thresholds() {
+        assert_eq!(threshold_of_count(1.0), Some(0));
+        assert_eq!(threshold_of_count(4.0), Some(0xc0_0000_0000_0000));
+        assert_eq!(threshold_of_count(10.0), Some((1 << 56) - 7_205_759_403_792_794));
+        assert_eq!(threshold_of_count(1e30), Some((1 << 56) - 1));
+        for none in [0.0, 0.5, -3.0, f64::NAN, f64::INFINITY] {
+            assert_eq!(threshold_of_count(none), None, "{none}");
+        }
     }
 
     #[test]

@@ -70,6 +70,8 @@ pub struct SloReport {
     pub total: u64,
     /// Slices of time, if the budget is counted in those.
     pub slices: Option<SlicesReport>,
+    /// Whether some events stand for several: `good`, `bad` and `total` count rows, `sli`, budget and burn rates what they stand for.
+    pub sampled: bool,
     /// good / (good + bad), of events or of slices, as the budget is counted; null without any.
     pub sli: Option<f64>,
     /// Events whose rows are not committed yet, most of which may still change.
@@ -106,7 +108,7 @@ pub struct SlicesReport {
 pub struct BudgetReport {
     /// (1 - target) x total, as a decimal.
     pub allowed: String,
-    /// Bad events or slices.
+    /// Bad events or slices; of sampled events what they stand for, rounded.
     pub spent: u64,
     /// Allowed less spent, as a decimal.
     pub remaining: String,

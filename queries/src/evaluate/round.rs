@@ -7,6 +7,7 @@ use toolgauge_analytics::alert::{Evaluation, History, Observation, Patience, Rea
 use toolgauge_analytics::budget::{Budget, Events, Severity, Tier, burn_rate};
 use toolgauge_analytics::calendar::Span;
 use toolgauge_analytics::evidence::Evidence;
+use toolgauge_analytics::ownership::Ownership;
 use toolgauge_analytics::sli::Counts;
 use toolgauge_analytics::timeslice::SliceCounts;
 use toolgauge_analytics::window::{Minute, Window};
@@ -134,6 +135,7 @@ pub(super) struct Round<'a> {
     pub(super) changes: &'a mut Vec<Change>,
     /// The number of the next change.
     pub(super) next_change: &'a mut u64,
+    pub(super) ownership: &'a Ownership,
 }
 
 impl Round<'_> {
@@ -437,6 +439,16 @@ impl Round<'_> {
         ];
         let mut texts: BTreeMap<String, String> =
             texts.into_iter().map(|(name, text)| (name.to_owned(), text)).collect();
+        let fixed = |column| decisive.slo.sli.fixed_value(column);
+        let service = fixed("service_name").unwrap_or(&slo.service);
+        if let Some(owner) = self.ownership.owner(Some(service), fixed("tool_server"), fixed("tool_name")) {
+            texts.insert("team".to_owned(), owner.team.clone());
+            let more = [
+                ("criticality", owner.criticality.map(|it| it.as_str().to_owned())),
+                ("runbook_url", owner.runbook.clone()),
+            ];
+            texts.extend(more.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?))));
+        }
         if let Some(description) = &slo.description {
             texts.insert("description".to_owned(), description.clone());
         }

@@ -167,6 +167,7 @@ impl Thread {
             watermark: view.watermark,
             clock_behind_us: self.time.max(view.watermark).0.saturating_sub(clock.0),
         };
+        let ownership = self.settings.ownership.load_full();
         let mut round = Round {
             at,
             arrivals: &self.arrivals,
@@ -174,6 +175,7 @@ impl Thread {
             alerts: &mut self.alerts,
             changes: &mut self.changes,
             next_change: &mut self.next_change,
+            ownership: &ownership,
         };
         let waiting = round.changes.len();
         let mut slos = Vec::with_capacity(self.watched.len());

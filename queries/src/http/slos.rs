@@ -144,11 +144,12 @@ pub(super) fn slo_report(status: &SloStatus) -> SloReport {
             bad: slices.bad,
             empty: slices.empty,
         }),
+        sampled: counts.is_sampled(),
         sli: counts.ratio(),
         provisional: status.provisional,
         budget: BudgetReport {
             allowed: budget.allowed.to_string(),
-            spent: counts.bad,
+            spent: budget.spent.to_f64().round() as u64,
             remaining: budget.remaining.to_string(),
             remaining_ratio: budget.remaining_ratio(),
             allowed_in_period: status.allowed_in_period.map(Events::to_f64),

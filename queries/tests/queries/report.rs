@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use datafusion::common::ScalarValue;
+use toolgauge_analytics::sampling::{Z_95, wilson};
 use toolgauge_proto::api::{ToolReport, ToolsReport};
 use toolgauge_proto::lake::Lake;
 use toolgauge_proto::time::{HOUR_MICROS, MINUTE_MICROS, UnixMicros};
@@ -53,6 +54,91 @@ fn in_range(row: &Row, range: &Range) -> bool {
         && range.environment.as_ref().is_none_or(|env| get_text(row, "environment").as_ref() == Some(env))
 }
 
+fn known(row: &Row, column: &str) -> Option<i64> {
+    match get(row, column) {
+        ScalarValue::Int64(value) => *value,
+        other => panic!("{column} is {other}"),
+    }
+}
+
+fn ratio(part: i128, whole: i128) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+fn check_retries(report: &ToolReport, rows: &[&Row]) {
+    let finals = || rows.iter().filter(|row| is_true(row, "final"));
+    let ok = |row: &Row| get_text(row, "outcome").as_deref() == Some("ok");
+    let attempt = |row: &Row| i128::from(get_int(row, "attempt"));
+    let failed_first = finals().filter(|row| !ok(row) || attempt(row) > 1).count() as i128;
+    let recovered = finals().filter(|row| ok(row) && attempt(row) > 1).count() as i128;
+    let succeeded: Vec<i128> = finals().filter(|row| ok(row)).map(|row| attempt(row)).collect();
+    let retries = &report.retries;
+    assert_eq!(retries.attempts, rows.iter().filter(|row| attempt(row) > 1).count() as u64);
+    assert_eq!((retries.failed_first.into(), retries.recovered.into()), (failed_first, recovered));
+    assert_eq!(retries.recovery_ratio, ratio(recovered, failed_first));
+    assert_eq!(retries.attempts_per_success, ratio(succeeded.iter().sum(), succeeded.len() as i128));
+    let lost_ns: i64 = finals().filter_map(|row| known(row, "retry_lost_ns")).sum();
+    assert_eq!(retries.lost_ms, lost_ns as f64 / 1e6);
+    let mut delays: Vec<i64> = rows.iter().filter_map(|row| known(row, "retry_delay_ns")).collect();
+    delays.sort_unstable();
+    assert_eq!(retries.delay.is_some(), !delays.is_empty());
+    for (percent, got) in retries.delay.iter().flat_map(|delay| [(50, delay.p50_ms), (95, delay.p95_ms)]) {
+        let exact = (delays[(percent * delays.len()).div_ceil(100) - 1] as f64 / 1e3).ceil().max(1.0);
+        assert!(got * 1e3 >= exact - 1e-6 && got * 1e3 <= exact * 1.001 + 1e-6, "p{percent}: {got} for {exact}");
+    }
+}
+
+fn check_weights(report: &ToolReport, rows: &[&Row]) {
+    let weight = |row: &Row| match get(row, "weight") {
+        ScalarValue::Decimal128(Some(weight), ..) => *weight,
+        other => panic!("weight is {other}"),
+    };
+    let sum = |keep: &dyn Fn(&Row) -> bool| rows.iter().filter(|row| keep(row)).map(|row| weight(row)).sum::<i128>();
+    let (ok, last) = (|row: &Row| get_text(row, "outcome").as_deref() == Some("ok"), |row: &Row| is_true(row, "final"));
+    let attempts = sum(&|_| true);
+    assert_eq!(report.sampled, attempts != rows.len() as i128 * 1_000_000);
+    assert_eq!(report.weighted.is_some(), report.sampled);
+    let Some(weighted) = &report.weighted else { return };
+    let text = |weight: i128| {
+        let text = format!("{}.{:06}", weight / 1_000_000, weight % 1_000_000);
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    };
+    let retries = sum(&|row| get_int(row, "attempt") > 1);
+    let (calls, calls_ok) = (sum(&last), sum(&|row| last(row) && ok(row)));
+    assert_eq!(weighted.attempts, text(attempts));
+    assert_eq!(weighted.attempts_ok, text(sum(&ok)));
+    assert_eq!((&weighted.calls, &weighted.calls_ok), (&text(calls), &text(calls_ok)));
+    assert_eq!(weighted.retries, text(retries));
+    assert_eq!(weighted.success_ratio_attempt, ratio(sum(&ok), attempts));
+    assert_eq!(weighted.success_ratio_logical, ratio(calls_ok, calls));
+    assert_eq!(weighted.retry_ratio, ratio(retries, attempts));
+    assert_eq!(weighted.share, rows.len() as f64 * 1e6 / attempts as f64);
+    // Each square is rounded to six places.
+    let size = |rows: &mut dyn Iterator<Item = &&Row>| {
+        let (sum, squares) = rows.fold((0_f64, 0_f64), |(sum, squares), row| {
+            let weight = weight(row) as f64 / 1e6;
+            (sum + weight, squares + weight * weight)
+        });
+        sum * sum / squares
+    };
+    let expected = size(&mut rows.iter());
+    assert!((weighted.effective_attempts / expected - 1.0).abs() < 1e-6, "{weighted:?}, {expected}");
+    let intervals = [
+        (weighted.success_interval_attempt, weighted.success_ratio_attempt, expected),
+        (
+            weighted.success_interval_logical,
+            weighted.success_ratio_logical,
+            size(&mut rows.iter().filter(|row| last(row))),
+        ),
+    ];
+    for (interval, share, n) in intervals {
+        let Some(share) = share else { continue };
+        let (low, high) = wilson(share, n, Z_95).unwrap();
+        let [found_low, found_high] = interval.unwrap();
+        assert!((found_low - low).abs() < 1e-6 && (found_high - high).abs() < 1e-6, "{interval:?}: {low} {high}");
+    }
+}
+
 /// Compares one tool's figures with its rows.
 fn check(report: &ToolReport, rows: &[&Row]) {
     let ok = |row: &Row| get_text(row, "outcome").as_deref() == Some("ok");
@@ -70,6 +156,9 @@ fn check(report: &ToolReport, rows: &[&Row]) {
     assert_eq!(report.success_ratio_attempt, ratio(attempts_ok, attempts));
     assert_eq!(report.success_ratio_logical, ratio(calls_ok, calls));
     assert_eq!(report.retry_ratio, ratio(retries, attempts));
+
+    check_retries(report, rows);
+    check_weights(report, rows);
 
     let mut micros: Vec<f64> =
         rows.iter().map(|row| (get_int(row, "duration_ns") as f64 / 1e3).ceil().max(1.0)).collect();
@@ -167,6 +256,43 @@ async fn ranges_that_cut_minutes_and_hours_count_the_same_from_each_source() {
         let attempts: u64 = tools(&sql, &lake, range.clone()).await.tools.iter().map(|tool| tool.attempts).sum();
         assert_eq!(attempts, rows.iter().filter(|row| in_range(row, &range)).count() as u64, "{range:?}");
     }
+}
+
+/// Scenario: a tool whose calls are retried now and then, and in the last hour nearly always; another that never is.
+#[tokio::test]
+async fn a_storm_of_retries_is_told_by_what_is_usual_of_its_tool() {
+    let sql = Sql::new(Settings::default()).await;
+    let mut rng = Rng::new(31);
+    let column = |name| toolgauge_proto::table::Table::Calls.index_of(name);
+    let mut rows = Vec::new();
+    for (tool, name) in ["a", "b"].into_iter().enumerate() {
+        for n in 0..600_i64 {
+            // Ten in a minute, of the ten hours before.
+            let end = NOW.0 - n * MINUTE_MICROS;
+            let stormy = tool == 0 && n < 60;
+            let mut row = random_call(&mut rng, 1);
+            row[column("end_time")] = timestamp(UnixMicros(end));
+            row[column("date")] = ScalarValue::Date32(Some(UnixMicros(end).date32()));
+            row[column("kind")] = text("tool");
+            row[column("tenant")] = text("default");
+            row[column("counted")] = ScalarValue::Boolean(Some(true));
+            row[column("tool_server")] = ScalarValue::Utf8(None);
+            row[column("tool_name")] = text(name);
+            row[column("attempt")] = ScalarValue::Int32(Some(if stormy || n % 20 == 0 { 2 } else { 1 }));
+            rows.push(row);
+        }
+    }
+    let lake = MemoryLake::of_calls(&rows[..700], &rows[700..]);
+    let range = |hours: i64| Range::new(UnixMicros(NOW.0 - hours * 60 * MINUTE_MICROS), NOW);
+    let storms: Vec<_> = tools(&sql, &lake, range(10)).await.tools.into_iter().map(|tool| tool.retries.storm).collect();
+    // 12:34:56: the full hour that lies one to two hours before.
+    let [Some(a), Some(b)] = &storms[..] else { panic!("{storms:?}") };
+    let (a, b) = if a.now { (a, b) } else { (b, a) };
+    assert_eq!((a.now, a.attempts, a.retries, &*a.since), (true, 94, 61, "2025-10-09T11:00:00Z"));
+    assert_eq!((b.now, b.attempts, b.retries), (false, 94, 4));
+    assert!(b.usual_ratio > 0.04 && b.usual_ratio < 0.06, "{b:?}");
+    // Nothing is known before.
+    assert!(tools(&sql, &lake, range(2)).await.tools.iter().all(|tool| tool.retries.storm.is_none()));
 }
 
 #[test]

@@ -90,6 +90,11 @@ pub(crate) fn random_call(rng: &mut Rng, position: u64) -> Row {
             "final" => ScalarValue::Boolean(Some(!(failed && rng.one_in(2)))),
             "attempt" => ScalarValue::Int32(Some(1 + rng.below(3) as i32)),
             "wal_position" => ScalarValue::Int64(Some(position.cast_signed())),
+            // Most are not sampled.
+            "weight" => {
+                let weight = if rng.one_in(4) { rng.below(5_000_000_000) } else { 1_000_000 };
+                ScalarValue::Decimal128(Some(weight.into()), 18, 6)
+            }
             "row_id" => ScalarValue::Binary(Some(position.to_be_bytes().repeat(2))),
             name => match column.column_type {
                 ColumnType::Date => ScalarValue::Date32(Some(end.date32())),

@@ -122,6 +122,35 @@ async fn views_show_the_counted_rows_of_their_kind_with_ids_as_hex() {
 }
 
 #[tokio::test]
+async fn logical_calls_are_the_last_attempts_of_tool_calls_with_what_they_lost() {
+    let rows = random_calls(14, 200);
+    let sql = Sql::new(Settings::default()).await;
+    let lake = MemoryLake::of_calls(&rows[..100], &rows[100..]);
+    let statement =
+        "SELECT logical_call_id, first_start_time, lost_ns, attempts FROM logical_calls ORDER BY wal_position";
+    let found = sql.query(&lake, statement).await;
+    let expected = rows.iter().filter(|row| {
+        is_true(row, "counted") && is_true(row, "final") && get_text(row, "kind").as_deref() == Some("tool")
+    });
+    let expected: Vec<Vec<Value>> = expected
+        .map(|row| {
+            let lost = match get(row, "retry_lost_ns") {
+                ScalarValue::Int64(lost) => lost.unwrap_or(0),
+                other => panic!("lost is {other}"),
+            };
+            let id = match (get(row, "logical_call_id"), get(row, "row_id")) {
+                (ScalarValue::Binary(Some(id)), _) | (_, ScalarValue::Binary(Some(id))) => id,
+                other => panic!("ids are {other:?}"),
+            };
+            let start = toolgauge_proto::time::UnixMicros(get_int(row, "start_time") - lost / 1_000);
+            let start = toolgauge_queries::json::rfc3339(start);
+            vec![json!(toolgauge_queries::hex::encode(id)), json!(start), json!(lost), json!(get_int(row, "attempt"))]
+        })
+        .collect();
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
 async fn a_search_for_hex_compares_bytes() {
     let rows = random_calls(5, 200);
     let sql = Sql::new(Settings::default()).await;
@@ -247,6 +276,7 @@ async fn tables_and_columns_can_be_listed() {
         "calls",
         "calls_1h",
         "calls_1m",
+        "logical_calls",
         "model_calls",
         "quarantine",
         "sessions",

@@ -49,6 +49,10 @@ fn check(rows: &[Row], out: &[Decision]) {
             assert_eq!(of(retry).retry_of, Some(seq), "F-2");
             assert!(of(retry).attempt > decision.attempt, "F-2");
         }
+        assert_eq!(decision.retry.is_some(), decision.retry_of.is_some(), "F-2");
+        if let Some(retry) = &decision.retry {
+            assert!(retry.delay_ns >= 0, "F-2");
+        }
         if let Some(failure) = decision.retry_of {
             assert_eq!(of(failure).retried_by, Some(seq), "F-2");
         }

@@ -27,11 +27,22 @@ pub(super) fn decide(facts: &[Facts], links: &[Link]) -> BTreeMap<RowId, Named> 
             let (failed, error_from, nulls_from) = model.resolved(i);
             let (attempt, retry_of) = attempts[i];
             let retried_by = attempts.iter().position(|(_, of)| *of == Some(i));
+            let mut first = i;
+            while let Some(before) = attempts[first].1 {
+                first = before;
+            }
+            let since = |ns: i64| facts[i].start_ns - ns;
+            let retry = retry_of.map(|before| Retry {
+                first: id(first),
+                delay_ns: since(facts[before].end_ns),
+                lost_ns: since(facts[first].start_ns),
+            });
             let named = Named {
                 counted: model.counted[i],
                 attempt,
                 is_final: retried_by.is_none(),
                 retry_of: retry_of.map(id),
+                retry,
                 retried_by: retried_by.map(id),
                 view_of: model.outer(i).map(id),
                 pair: model.span_of.get(&i).copied().or(model.log_of(i)).map(id),
