@@ -100,13 +100,8 @@ pub(super) fn run(reprice: &Reprice) -> Result<(), Failure> {
         dollars(done.before),
         dollars(done.after)
     )?;
-    if done.changed > 0 && config.data.join("lake/slo_1m").is_dir() {
-        let folder = config.data.join("lake/slo_1m");
-        writeln!(
-            out,
-            "If the condition of an SLO reads cost_usd, move the folder \"{}\" away before the next start: it is counted anew.",
-            folder.display()
-        )?;
+    if done.changed > 0 {
+        writeln!(out, "SLOs are counted anew at the next start.")?;
     }
     if done.files < done.files_total { Err(Failure::Interrupted) } else { Ok(()) }
 }

@@ -7,6 +7,7 @@ use prost::Message as _;
 use serde_json::Value;
 use toolgauge::config::{Names, Time};
 use toolgauge_proto::api::costs::{CostsReport, UnpricedReport};
+use toolgauge_proto::api::slo::SlosReport;
 use toolgauge_proto::time::UnixMicros;
 
 use crate::process::{program, run};
@@ -304,4 +305,74 @@ async fn the_commands_show_costs_and_price_history_anew() {
         let (found, stdout, stderr) = run(command).await;
         assert!(found == code && stderr.contains(says), "{arguments:?}: {found}: {stdout}{stderr}");
     }
+}
+
+const CHEAP: &str = "apiVersion: openslo/v1
+kind: SLO
+metadata: {name: cheap}
+spec:
+  service: shop
+  indicator:
+    spec:
+      ratioMetric:
+        good: {metricSource: {type: toolgauge, spec: {where: cost_usd <= 0.2}}}
+        total: {metricSource: {type: toolgauge, spec: {where: kind = 'tool' AND tool_name = 'lookup'}}}
+  timeWindow: [{duration: 30d, isRolling: true}]
+  budgetingMethod: Occurrences
+  objectives: [{target: 0.9}]
+";
+
+/// Scenario: an SLO counts what calls cost, and history is priced anew. Guarantees: nobody has to move a folder: the next start counts it as SQL does.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_slo_over_costs_is_counted_anew_after_a_repricing() {
+    let folder = tempfile::tempdir().unwrap();
+    book(folder.path(), BOOK);
+    let slos = folder.path().join("slo.yaml");
+    std::fs::write(&slos, CHEAP).unwrap();
+    let start = async || {
+        Sandbox::start_with(|config| {
+            config.data = folder.path().join("data");
+            config.slo = Names(vec![slos.display().to_string()]);
+            config.prices = Names(vec![folder.path().join("prices.toml").display().to_string()]);
+            config.alerting.flush_interval = Time(std::time::Duration::from_millis(50));
+        })
+        .await
+    };
+    let counts = async |sandbox: &Sandbox, expected: (u64, u64)| {
+        until(LIMIT, "the SLO counts so", async || {
+            let report: SlosReport = serde_json::from_str(&sandbox.api.get("/api/v1/slos").await.text).ok()?;
+            let slo = report.slos.first()?;
+            ((slo.good, slo.bad) == expected && slo.evaluation != "learning").then_some(())
+        })
+        .await;
+        let detail: Value = serde_json::from_str(&sandbox.api.get("/api/v1/slos/shop/cheap").await.text).unwrap();
+        let row = sandbox.api.row(detail["definition"]["sql"].as_str().unwrap()).await;
+        assert_eq!((row[0].as_u64(), row[1].as_u64()), (Some(expected.0), Some(expected.1)));
+    };
+    let sandbox = start().await;
+    let begin = now_ns() - 1_000 * MS;
+    let mut spans: Vec<Span> = (1..=5).map(|trace| tool_span("lookup", trace, 1, begin, MS)).collect();
+    spans[0].attributes.push(double("toolgauge.cost.usd", 0.15));
+    sandbox.client().await.export(TRACES, &request("shop", spans).encode_to_vec()).await;
+    sandbox.until_committed().await;
+    counts(&sandbox, (5, 0)).await;
+    until(LIMIT, "the counts are in the table", async || {
+        let row = sandbox.api.row("SELECT sum(good) FROM slo_1m").await;
+        (row[0].as_u64() == Some(5)).then_some(())
+    })
+    .await;
+    sandbox.stop().await;
+
+    book(folder.path(), "[[price]]\ntool = \"lookup\"\nper_call = 0.3\n");
+    let mut command = program();
+    command.args(["reprice", "--from", "2000-01-01", "--to", "2100-01-01", "--data"]).arg(folder.path().join("data"));
+    command.arg("--prices").arg(folder.path().join("prices.toml"));
+    let (code, stdout, stderr) = run(command).await;
+    assert!(
+        code == 0 && stdout.contains("4 of 5 rows") && stdout.contains("SLOs are counted anew"),
+        "{stdout}{stderr}"
+    );
+    let sandbox = start().await;
+    counts(&sandbox, (1, 4)).await;
+    sandbox.stop().await;
 }

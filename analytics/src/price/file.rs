@@ -225,7 +225,7 @@ impl Reader<'_> {
                         ),
                     },
                     // The day of the rate, for those who read it.
-                    "on" => {}
+                    "on" => drop(self.date(&format!("{key}.on"), value)),
                     other => self.error(&field.span(), &key, format!("`{other}` is unknown (there are `usd` and `on`)")),
                 }
             }
@@ -233,7 +233,16 @@ impl Reader<'_> {
                 Some(_) if currency == DOLLAR => {
                     self.error(&name.span(), &key, "is what all is converted to, and has no rate")
                 }
-                Some(rate) => drop(self.rates.insert(currency, rate)),
+                Some(dollars) => {
+                    if !fields.iter().any(|(field, _)| field.get_ref() == "on") {
+                        self.error(
+                            &rate.span(),
+                            &key,
+                            "does not say of which day (write like { usd = 1.08, on = 2026-11-20 })",
+                        );
+                    }
+                    self.rates.insert(currency, dollars);
+                }
                 None if fields.iter().any(|(field, _)| field.get_ref() == "usd") => {}
                 None => self.error(&rate.span(), &key, "has no rate (write like { usd = 1.08, on = 2026-11-20 })"),
             }

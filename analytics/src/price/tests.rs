@@ -212,6 +212,14 @@ fn faults_say_where_and_what_to_write() {
             "prices.toml:2:15: error: `currency.EUR`: `usd` must be how many dollars one EUR is, above 0 and with at most 12 digits after the point, got 0",
         ),
         (
+            "[currency]\nEUR = { usd = 1.08 }\n[[price]]\ntool = \"a\"\nper_call = 1\ncurrency = \"EUR\"\n",
+            "prices.toml:2:7: error: `currency.EUR`: does not say of which day (write like { usd = 1.08, on = 2026-11-20 })",
+        ),
+        (
+            "[currency]\nEUR = { usd = 1.08, on = \"yesterday\" }\n",
+            "prices.toml:2:26: error: `currency.EUR.on`: must be a date such as 2026-01-31 (UTC), got \"yesterday\"",
+        ),
+        (
             "[currency]\nEUR = 1.08\n",
             "prices.toml:2:7: error: `currency.EUR`: must be a table (write like { usd = 1.08, on = 2026-11-20 })",
         ),

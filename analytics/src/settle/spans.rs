@@ -97,7 +97,8 @@ impl<'a> Spans<'a> {
     }
 
     fn root_threshold(&self, facts: &Facts) -> u64 {
-        let mut span_id = facts.span_id;
+        // An event of a span has no id of its own.
+        let mut span_id = if facts.span_id == 0 { facts.parent_span_id } else { facts.span_id };
         for _ in 0..ANCESTORS_MAX {
             let row = self.row(span_id).map(|row| &self.rows[row as usize].facts);
             let link = self.link(span_id);

@@ -5,17 +5,19 @@
 //!
 //! # How
 //! 1. A note that says which dates ([`NOTE`]) is made durable.
-//! 2. Of each file of `calls` of these dates in which a cost changes, a new one is written, and the two are exchanged in one
+//! 2. Before the first cost changes, all rows leave `slo_1m`: SLOs may count costs, and those without rows are counted from `calls`
+//!    at the next start.
+//! 3. Of each file of `calls` of these dates in which a cost changes, a new one is written, and the two are exchanged in one
 //!    transaction, as merged files are ([`compact`](super::compact)). What does not change is not written.
-//! 3. The files of `calls_1m` and `calls_1h` of these dates are replaced likewise by ones that are folded from `calls`: those before
+//! 4. The files of `calls_1m` and `calls_1h` of these dates are replaced likewise by ones that are folded from `calls`: those before
 //!    the cursor of `calls_1h` by one, and those after it by another, so that what hours lack can still be told by names.
-//! 4. The note is removed.
+//! 5. The note is removed.
 //!
 //! # Guarantees
 //! * No row is lost or doubled, and nothing else of a row changes: each file leaves its table in the commit that adds the one with its rows.
-//! * After a crash at any moment each row has its old cost or its new one. The next opening finds the note and does 3 and 4, so
+//! * After a crash at any moment each row has its old cost or its new one. The next opening finds the note and does 4 and 5, so
 //!   that sums are never those of other rows. Whoever prices the same dates again goes on where it was.
-//! * Other tables, rows of other dates, and the positions up to which tables are complete stay as they are.
+//! * Other tables but `slo_1m`, rows of other dates, and the positions up to which tables are complete stay as they are.
 
 use std::collections::BTreeMap;
 use std::io::BufWriter;
@@ -146,8 +148,11 @@ impl LakeTables {
                 new.write(&priced)
             })?;
             if done.changed > before {
+                if before == 0 {
+                    self.forget_slo_counts(now)?;
+                }
                 let added = new.publish()?;
-                self.replace(Table::Calls, vec![file.path], added, now)?;
+                self.replace(Table::Calls, vec![file.path], Some(added), now)?;
             }
             done.files += 1;
             if !progress(&done) {
@@ -155,6 +160,15 @@ impl LakeTables {
             }
         }
         Ok(done)
+    }
+
+    /// Takes everything out of `slo_1m`, which is a cache of `calls`: it does not say which of its counts are of costs.
+    fn forget_slo_counts(&mut self, now: UnixMicros) -> Result<(), LakeError> {
+        let files = delta::lake_files(Table::Slo1m, &self.files(Table::Slo1m)?.reader)?;
+        if files.is_empty() {
+            return Ok(());
+        }
+        self.replace(Table::Slo1m, files.into_iter().map(|file| file.path).collect(), None, now)
     }
 
     /// Folds `calls` of these dates again into the files of `calls_1m` and `calls_1h` that there are.
@@ -210,7 +224,7 @@ impl LakeTables {
         // Prices change no names: those of the table stay, and what had none gets none.
         let mut known = KnownSeries::new(0);
         for date in rollup.dates() {
-            known.learn(date, self.writers[Table::Calls1m as usize].series_of(date)?);
+            known.learn(date, self.writers[Table::Calls1m as usize].series_of(date)?.0);
         }
         drop(rollup.fold_series(&known));
         let date = files.first().and_then(LakeFile::date).unwrap_or_default();
@@ -223,7 +237,7 @@ impl LakeTables {
             new.write(&batch)?;
         }
         let added = new.publish()?;
-        self.replace(table, files.into_iter().map(|file| file.path).collect(), added, now)
+        self.replace(table, files.into_iter().map(|file| file.path).collect(), Some(added), now)
     }
 
     /// The rows of a file of `calls`, a batch at a time.
@@ -246,16 +260,16 @@ impl LakeTables {
         Ok(())
     }
 
-    /// Exchanges files for one that has their rows with other costs.
+    /// Exchanges files for one that has their rows with other costs, or for none.
     fn replace(
         &mut self,
         table: Table,
         removed: Vec<String>,
-        added: DataFile,
+        added: Option<DataFile>,
         now: UnixMicros,
     ) -> Result<(), LakeError> {
         let version = self.writers[table as usize].committed(&compact_id(&self.writer))?.unwrap_or(0) + 1;
-        let exchange = Exchange { table, version, removed, added: Some(added), changes_rows: true };
+        let exchange = Exchange { table, version, removed, added, changes_rows: true };
         if self.exchange(&exchange, now)? {
             return Ok(());
         }

@@ -214,11 +214,14 @@ fn taken(blocks: &VecDeque<Block>, index: usize, taking: &[(usize, &Decision)]) 
 }
 
 /// The adjusted count of a span that was kept with this rejection threshold T, 2^56 / (2^56 - T), rounded half to even
-/// to 6 places, in units of 10^-6 (OpenTelemetry, tracestate probability sampling).
+/// to 6 places, in units of 10^-6 (OpenTelemetry, tracestate probability sampling). 0 of one that rejects all.
 fn adjusted_count(threshold: u64) -> i128 {
     const ALL: u128 = 1 << 56;
-    if threshold == NO_THRESHOLD || u128::from(threshold) >= ALL {
+    if threshold == NO_THRESHOLD {
         return 1_000_000;
+    }
+    if u128::from(threshold) >= ALL {
+        return 0;
     }
     let kept = ALL - u128::from(threshold);
     let (whole, rest) = (ALL * 1_000_000 / kept, ALL * 1_000_000 % kept);
@@ -244,6 +247,7 @@ mod tests {
             (0xe6_6666_6666_6666, 10_000_000),
             (0x55_5555_5555_5555, 1_500_000),
             ((1 << 56) - 1, 999_999_999_999_999_999),
+            (1 << 56, 0),
         ];
         for (threshold, expect) in cases {
             assert_eq!(adjusted_count(threshold), expect, "{threshold:x}");

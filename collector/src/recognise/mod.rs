@@ -258,11 +258,12 @@ impl Recogniser {
                 origin.begin_scope(scope.scope().name);
                 for span in scope.spans() {
                     attributes.begin_record(&self.conventions, span.attributes());
-                    self.span(&mut origin, &span, &attributes, sink);
+                    let threshold = self.threshold(span.trace_state, &attributes);
+                    self.span(&mut origin, &span, threshold, &attributes, sink);
                     if self.conventions.looks_at_span_events() {
                         for event in span.events() {
                             attributes.begin_record(&self.conventions, event.attributes());
-                            self.span_event(&mut origin, &span, &event, &attributes, sink);
+                            self.span_event(&mut origin, &span, threshold, &event, &attributes, sink);
                         }
                     }
                 }
@@ -330,6 +331,7 @@ impl Recogniser {
         &'a self,
         origin: &mut Origin<'a, '_>,
         span: &SpanView<'a>,
+        threshold: u64,
         attributes: &Attributes<'a>,
         sink: &mut impl RowSink,
     ) {
@@ -338,8 +340,6 @@ impl Recogniser {
         let trace_id = TraceId::from_slice(span.trace_id);
         let span_id = SpanId::from_slice(span.span_id);
         let parent = SpanId::from_slice(span.parent_span_id);
-        let told = if span.trace_state.is_empty() { None } else { value::threshold(span.trace_state) };
-        let threshold = told.or_else(|| self.sample_mark(attributes)).unwrap_or(NO_THRESHOLD);
         let remote_parent = span.flags & FLAG_PARENT_IS_REMOTE == FLAG_PARENT_IS_REMOTE;
         let rule = self.rule(&record);
         if let (Some(trace_id), Some(span_id)) = (trace_id, span_id)
@@ -386,6 +386,13 @@ impl Recogniser {
         self.write(origin, (rule, kind), &record, &ids, interval, said, sink);
     }
 
+    /// What a record says of how it was sampled: its tracestate, if it has one, or else its attributes.
+    #[inline]
+    fn threshold(&self, trace_state: &[u8], attributes: &Attributes<'_>) -> u64 {
+        let told = if trace_state.is_empty() { None } else { value::threshold(trace_state) };
+        told.or_else(|| self.sample_mark(attributes)).unwrap_or(NO_THRESHOLD)
+    }
+
     /// The threshold that follows from attributes by which samplers said how many spans one stands for, before `th`.
     #[inline]
     fn sample_mark(&self, attributes: &Attributes<'_>) -> Option<u64> {
@@ -400,11 +407,12 @@ impl Recogniser {
         value::threshold_of_count(count?)
     }
 
-    /// An event of a span that tells of a call, as a log record would.
+    /// An event of a span that tells of a call, as a log record would. It was sampled with its span, of which `span_threshold` is known.
     fn span_event<'a>(
         &'a self,
         origin: &mut Origin<'a, '_>,
         span: &SpanView<'a>,
+        span_threshold: u64,
         event: &EventView<'a>,
         attributes: &Attributes<'a>,
         sink: &mut impl RowSink,
@@ -429,7 +437,8 @@ impl Recogniser {
         // It hangs under its span, and is not that span.
         let parent = SpanId::from_slice(span.span_id);
         let ids = Ids { row_id, trace_id: TraceId::from_slice(span.trace_id), span_id: None, parent };
-        let said = Said { message: &[], events: None, threshold: NO_THRESHOLD };
+        let threshold = self.sample_mark(attributes).unwrap_or(span_threshold);
+        let said = Said { message: &[], events: None, threshold };
         self.write(origin, (rule, kind), &record, &ids, interval, said, sink);
     }
 
@@ -471,7 +480,8 @@ impl Recogniser {
             return;
         }
         let ids = Ids { row_id, trace_id, span_id, parent: None };
-        let said = Said { message: &[], events: None, threshold: NO_THRESHOLD };
+        let threshold = self.sample_mark(attributes).unwrap_or(NO_THRESHOLD);
+        let said = Said { message: &[], events: None, threshold };
         self.write(origin, (rule, kind), &record, &ids, interval, said, sink);
     }
 

@@ -205,20 +205,31 @@ pub(super) fn exception(events: Option<Events<'_>>) -> Option<Exception> {
     Some(exception)
 }
 
+/// Of a rejection threshold so high, every span is rejected: what is there all the same stands for none.
+const REJECTS_ALL: u64 = 1 << 56;
+
 /// The rejection threshold T of a W3C tracestate's member `ot`: 1 to 14 hex digits, padded with zeros to 56 bits
-/// (OpenTelemetry, tracestate probability sampling). Also the older `p:` (probability 2^-p). `None` without either.
+/// (OpenTelemetry, tracestate probability sampling). Also the older `p:N`: probability 2^-N up to 62, and 63 for a span that stands for
+/// none. `None` without either.
 pub(super) fn threshold(trace_state: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(trace_state).ok()?;
     let member = text.split(',').find_map(|member| member.trim().strip_prefix("ot="))?;
     let value = |key: &str| member.split(';').find_map(|pair| pair.strip_prefix(key)?.strip_prefix(':'));
     if let Some(digits) = value("th") {
-        if !(1..=14).contains(&digits.len()) {
+        // `from_str_radix` takes a sign as well.
+        if !(1..=14).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return None;
         }
         return u64::from_str_radix(digits, 16).ok().map(|t| t << (4 * (14 - digits.len())));
     }
-    let p: u32 = value("p")?.parse().ok()?;
-    (p <= 55).then(|| (1 << 56) - (1u64 << (56 - p)))
+    let digits = value("p").filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+    match digits.parse::<u32>().ok()? {
+        p @ 0..=56 => Some(REJECTS_ALL - (REJECTS_ALL >> p)),
+        // Weights end long before that.
+        57..=62 => Some(REJECTS_ALL - 1),
+        63 => Some(REJECTS_ALL),
+        _ => None,
+    }
 }
 
 /// The rejection threshold of a span that stands for `events` spans; `None` if that is not at least 1.
@@ -274,11 +285,19 @@ mod tests {
 
     #[test]
     fn thresholds_are_padded_to_56_bits() {
-        let cases: [(&[u8], _); 8] = [
+        let cases: [(&[u8], _); 16] = [
             (b"ot=th:0", Some(0)),
             (b"a=b, ot=rv:1;th:c", Some(0xc0_0000_0000_0000)),
             (b"ot=th:e6666666666666", Some(0xe6_6666_6666_6666)),
             (b"ot=p:2;r:62", Some(0xc0_0000_0000_0000)),
+            (b"ot=p:0", Some(0)),
+            (b"ot=p:56", Some((1 << 56) - 1)),
+            (b"ot=p:62", Some((1 << 56) - 1)),
+            (b"ot=p:63", Some(1 << 56)),
+            (b"ot=p:64", None),
+            (b"ot=p:+3", None),
+            (b"ot=th:+f", None),
+            (b"ot=th:g", None),
             (b"ot=th:", None),
             (b"ot=th:123456789abcdef", None),
             (b"xot=th:0", None),
