@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::Value;
 use toolgauge_collector::pipeline::{CollectorError, chain};
-use toolgauge_proto::api::{Problem, SqlRequest, SqlResponse, ToolReport, ToolsReport};
+use toolgauge_proto::api::{Problem, SqlRequest, SqlResponse, ToolOwner, ToolReport, ToolsReport, Weighted};
 use toolgauge_proto::time::SystemClock;
 use toolgauge_queries::slo::learned::UNKNOWN_TOOLS;
 
@@ -560,6 +560,12 @@ const TOOL_COLUMNS: &[ToolColumn] = &[
     ("recovered", |tool| percent(tool.retries.recovery_ratio)),
     ("lost s", |tool| format!("{:.1}", tool.retries.lost_ms / 1e3)),
     ("stand for", |tool| tool.weighted.as_ref().map(|weighted| weighted.calls.clone()).unwrap_or_default()),
+    ("of which ok", |tool| tool.weighted.as_ref().map(weighted_success).unwrap_or_default()),
+    ("sample", |tool| match (tool.sampled, &tool.suspected_tail_sampling) {
+        (_, Some(_)) => "tail?".to_owned(),
+        (true, None) => "sampled".to_owned(),
+        (false, None) => String::new(),
+    }),
     ("p50 ms", |tool| format!("{:.1}", tool.latency.p50_ms)),
     ("p95 ms", |tool| format!("{:.1}", tool.latency.p95_ms)),
     ("p99 ms", |tool| format!("{:.1}{}", tool.latency.p99_ms, if tool.latency.p99_low_evidence { "?" } else { "" })),
@@ -567,14 +573,49 @@ const TOOL_COLUMNS: &[ToolColumn] = &[
     ("cost/call", |tool| tool.cost_per_call_usd.clone().unwrap_or_default()),
     ("cost/success", |tool| tool.cost_per_success_usd.clone().unwrap_or_default()),
     ("owner", |tool| {
-        let mut teams: Vec<&str> = tool.owners.iter().map(|owner| owner.team.as_str()).collect();
-        teams.dedup();
-        teams.join(", ")
+        let owner = |owner: &ToolOwner| match &owner.criticality {
+            Some(criticality) => format!("{} ({criticality})", owner.team),
+            None => owner.team.clone(),
+        };
+        let mut owners: Vec<String> = tool.owners.iter().map(owner).collect();
+        owners.dedup();
+        owners.join(", ")
     }),
     ("errors", |tool| {
         tool.errors.iter().map(|(class, count)| format!("{class} {count}")).collect::<Vec<_>>().join(", ")
     }),
 ];
+
+/// The share of logical calls that succeeded, by weights, and between what it lies.
+fn weighted_success(weighted: &Weighted) -> String {
+    match weighted.success_interval_logical {
+        Some([low, high]) => {
+            format!("{} ({} to {})", percent(weighted.success_ratio_logical), percent(Some(low)), percent(Some(high)))
+        }
+        None => percent(weighted.success_ratio_logical),
+    }
+}
+
+/// What a reader should know of tools that are marked; nothing if none is.
+fn sample_notes(tools: &[ToolReport]) -> String {
+    let mut notes = String::new();
+    if tools.iter().any(|tool| tool.sampled) {
+        notes.push_str("sampled: some calls stand for several; all counts but \"stand for\" and \"of which ok\" (95 %) are of calls that are known\n");
+    }
+    if let Some(tail) = tools.iter().find_map(|tool| tool.suspected_tail_sampling.as_ref()) {
+        notes.push_str(&format!(
+            "tail?: telemetry of {} seems to come from a sampler that keeps errors, without weights: the server of {} tells of {} failed \
+             calls, of which callers tell of {}, and of {} others, of which they tell of {}. Success is better than it looks.\n",
+            tail.services.join(", "),
+            tail.shown_by.as_deref().unwrap_or("a tool"),
+            tail.failed,
+            tail.failed_with_caller,
+            tail.succeeded,
+            tail.succeeded_with_caller
+        ));
+    }
+    notes
+}
 
 fn report_tools(connection: &Connection, query: [(&str, Option<String>); 4]) -> Result<(), Failure> {
     let mut url = format!("{}/api/v1/tools", connection.url.trim_end_matches('/'));
@@ -614,6 +655,7 @@ fn report_tools(connection: &Connection, query: [(&str, Option<String>); 4]) -> 
         }
     }
     writeln!(out, "{table}")?;
+    write!(out, "{}", sample_notes(&report.tools))?;
     let scope = &report.scope;
     writeln!(
         out,

@@ -289,6 +289,8 @@ section!(
         /// So many different series a day (tenant, service, environment, server, tool, agent, model) have sums of their own; those
         /// of the others are summed as `__other__`.
         series_per_day: Count,
+        /// So many services a minute have sums of what arrived of their own; those of the others are summed as `__other__`.
+        services_per_minute: Count,
         /// How often it is looked whether there are small files to merge; 0 for never.
         compact_interval: Time,
         /// So many small files of the newest date are merged at once, or more.
@@ -437,6 +439,7 @@ impl Default for LakeConfig {
             commit_rows: Count(collector.commit_rows),
             fold_interval: Time::micros(collector.fold.interval_us.unsigned_abs()),
             series_per_day: Count(collector.fold.series_max as u64),
+            services_per_minute: Count(collector.live.arrivals_services_max as u64),
             compact_interval: Time::micros(collector.compact.interval_us),
             compact_files: Count(collector.compact.files_min as u64),
             compact_below: Bytes(collector.compact.small_bytes),
@@ -573,6 +576,7 @@ impl Config {
             remember_us: self.settle.remember.as_micros(),
             remember_rows_max: self.settle.remember_rows.0,
             seen_rows_max: size(self.settle.seen_rows.0),
+            arrivals_services_max: size(self.lake.services_per_minute.0),
             ..LiveSettings::default()
         };
         let recognise = RecogniseSettings {

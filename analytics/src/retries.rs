@@ -33,15 +33,21 @@ pub fn is_storm(recent: Retried, usual: Retried) -> bool {
     if recent.retries < STORM_RETRIES_MIN || usual.attempts < STORM_HISTORY_MIN {
         return false;
     }
+    let usual = (usual.retries.saturating_add(1), usual.attempts.saturating_add(2));
+    far_above((recent.retries, recent.attempts), usual, STORM_FACTOR, STORM_DEVIATIONS)
+}
+
+/// Whether k of n is at least `factor` times as much as p, and at least so many standard deviations of a binomial count above n p.
+pub(crate) fn far_above((k, n): (u64, u64), p: (u64, u64), factor: u64, deviations: u64) -> bool {
     // Products of these fit into 128 bits; counts above two thousand million are rounded.
-    let (k, n) = halved(recent.retries, recent.attempts);
-    let (p, q) = halved(usual.retries.saturating_add(1), usual.attempts.saturating_add(2));
+    let (k, n) = halved(k, n);
+    let (p, q) = halved(p.0, p.1);
     let (seen, expected) = (k * q, n * p);
-    if seen < expected * u128::from(STORM_FACTOR) {
+    if seen < expected * u128::from(factor) {
         return false;
     }
     let above = seen - expected;
-    above * above >= u128::from(STORM_DEVIATIONS.pow(2)) * expected * q.saturating_sub(p)
+    above * above >= u128::from(deviations.saturating_mul(deviations)) * expected * q.saturating_sub(p)
 }
 
 /// Both halved until they have at most 31 bits.

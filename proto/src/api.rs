@@ -33,6 +33,8 @@ pub struct ToolsReport {
     pub scope: Scope,
     /// One entry per tool, most calls first.
     pub tools: Vec<ToolReport>,
+    /// Whether some names are missing, and their calls are under `__other__`: too many series came on a date of the range.
+    pub folded: bool,
     /// True if the row limit cut the list.
     pub truncated: bool,
 }
@@ -66,6 +68,8 @@ pub struct ToolReport {
     pub sampled: bool,
     /// What the sample tells of the whole; null if nothing is sampled.
     pub weighted: Option<Weighted>,
+    /// Signs that some of its callers' telemetry comes from a sampler that keeps errors and does not say so; null without.
+    pub suspected_tail_sampling: Option<TailSampling>,
     /// Latency of attempts, nearest rank; upper bound of the HDR bucket (3 significant digits).
     pub latency: Latency,
     /// Known cost of all attempts, in USD.
@@ -116,7 +120,7 @@ pub struct Retries {
     pub lost_ms: f64,
     /// Pauses between a failed attempt's end and its retry's start; null without retries of known attempts.
     pub delay: Option<RetryDelay>,
-    /// How frequent retries are now, measured by what is usual; null if the range does not tell what is usual.
+    /// How frequent retries are now, measured by what is usual; null if fewer than 100 attempts tell what is usual.
     pub storm: Option<RetryStorm>,
 }
 
@@ -129,18 +133,18 @@ pub struct RetryDelay {
     pub p95_ms: f64,
 }
 
-/// The end of a range against the time before it.
+/// The end of a range against the seven days before it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RetryStorm {
     /// Whether it is a storm: at least 10 retries, twice the usual ratio, and 4 standard deviations above it.
     pub now: bool,
-    /// From here to the end of the range: one to two hours, from a full hour on.
+    /// From here to the end of the range: one to two hours, from a full hour on; all of a range that is shorter.
     pub since: String,
     /// Attempts in that time.
     pub attempts: u64,
     /// Of these, retries.
     pub retries: u64,
-    /// retries / attempts of the range before.
+    /// retries / attempts of the seven days before the full hour that is one to two hours before the end of the range.
     pub usual_ratio: f64,
 }
 
@@ -173,6 +177,24 @@ pub struct Weighted {
     pub effective_attempts: f64,
 }
 
+/// By what it shows that services export the traces with an error, few of the others, and no weights: servers of a tool tell of calls
+/// whose callers are not heard of, unless the call failed. What these services tell of looks worse than it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TailSampling {
+    /// The services that call this tool and are concerned.
+    pub services: Vec<String>,
+    /// The tool by whose server it shows, in the last hour of the range.
+    pub shown_by: Option<String>,
+    /// Failed calls that the server tells of.
+    pub failed: u64,
+    /// Of these, those that their callers tell of too.
+    pub failed_with_caller: u64,
+    /// Calls that succeeded that the server tells of.
+    pub succeeded: u64,
+    /// Of these, those that their callers tell of too.
+    pub succeeded_with_caller: u64,
+}
+
 /// Quantiles of latency.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
@@ -196,6 +218,8 @@ pub struct LatencyReport {
     pub scope: Scope,
     /// Attempts of tool calls.
     pub attempts: u64,
+    /// Whether some attempts stand for several; latencies are of those that are known.
+    pub sampled: bool,
     /// Over the whole range; none without attempts.
     pub latency: Option<Latency>,
     /// Attempts by latency, in its order; intervals without attempts are left out.
@@ -204,6 +228,8 @@ pub struct LatencyReport {
     pub step_seconds: u64,
     /// Quantiles over time; steps without attempts are left out.
     pub series: Vec<LatencyStep>,
+    /// Whether some names are missing, and their calls are under `__other__`: too many series came on a date of the range.
+    pub folded: bool,
     /// True if the row limit cut the series.
     pub truncated: bool,
 }
@@ -333,6 +359,8 @@ pub struct IngestStatus {
     /// Series without names of their own in `calls_1m`, because too many came that day: the first hundred since the start. Their
     /// calls stand there under `__other__`.
     pub folded_series: Vec<FoldedSeries>,
+    /// UTC dates on which there are such series, the newest first: those since the start, and of the dates that were looked at since.
+    pub folded_dates: Vec<String>,
 }
 
 /// Whose and what calls they are, of which the sums have no name of their own.

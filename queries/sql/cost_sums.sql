@@ -10,7 +10,8 @@ SELECT
     count(cost_usd) AS priced,
     sum(cost_usd) AS cost_usd,
     sum(input_tokens) AS input_tokens,
-    sum(output_tokens) AS output_tokens
+    sum(output_tokens) AS output_tokens,
+    sum(weight) AS weight
 FROM calls
 WHERE counted AND kind IN ({kinds})
     AND end_time >= $from AND end_time < $to

@@ -10,7 +10,8 @@ SELECT
     sum(priced_calls) AS priced,
     sum(cost_usd) AS cost_usd,
     sum(input_tokens) AS input_tokens,
-    sum(output_tokens) AS output_tokens
+    sum(output_tokens) AS output_tokens,
+    sum(weighted_calls) AS weight
 FROM calls_1m
 WHERE counted AND kind IN ({kinds})
     AND minute >= $first AND minute < $end
@@ -28,7 +29,8 @@ SELECT
     count(cost_usd) AS priced,
     sum(cost_usd) AS cost_usd,
     sum(input_tokens) AS input_tokens,
-    sum(output_tokens) AS output_tokens
+    sum(output_tokens) AS output_tokens,
+    sum(weight) AS weight
 FROM calls
 WHERE counted AND kind IN ({kinds})
     AND ((end_time >= $from AND end_time < $first) OR (end_time >= $end AND end_time < $to))

@@ -12,5 +12,6 @@ SELECT
     sum(cost_usd) FILTER (WHERE kind = 'tool') AS tools_usd,
     sum(cost_usd) FILTER (WHERE kind = 'model') AS models_usd,
     sum(input_tokens) AS input_tokens,
-    sum(output_tokens) AS output_tokens
+    sum(output_tokens) AS output_tokens,
+    sum(weight) AS weight
 FROM cost_sums

@@ -3,7 +3,8 @@
 SELECT
     CAST(minute AS BIGINT) / $step_us * $step_us AS start_us,
     sum(attempts) AS attempts,
-    hdr_merge(latency) AS latency
+    hdr_merge(latency) AS latency,
+    sum(weight) AS weight
 FROM tool_sums
 GROUP BY CAST(minute AS BIGINT) / $step_us * $step_us
 ORDER BY start_us

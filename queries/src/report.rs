@@ -4,6 +4,9 @@
 //! [`HOURS_FROM_US`] the whole hours from `calls_1h`, and what of the range lies before and after them from finer ones. The
 //! figures are the same.
 //!
+//! Where too many series came on a date of the range, the sums know only some of their names ([`toolgauge_analytics::series`]). Then a
+//! report over them has `__other__` and says `folded`; one that is asked for some names only is made from the calls, whatever the range.
+//!
 //! # What the numbers of the tools report mean
 //! * Rows: the counted tool rows whose `end_time` is in [from, to). An attempt is a row, a logical call a `final` row.
 //! * Cost per call = known cost / priced attempts; cost per success = known cost / priced successes, null while less
@@ -19,6 +22,7 @@ mod attempts;
 mod costs;
 mod latency;
 mod owners;
+mod tail;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,6 +41,7 @@ use crate::engine::{Answer, Engine, Error, Session};
 use crate::json::rfc3339;
 use crate::tables::Catalog;
 
+pub(crate) use attempts::weighted_events;
 pub use costs::{CostsBy, costs, unpriced};
 pub use latency::latency;
 pub use owners::owners;
@@ -47,6 +52,7 @@ const TOOL_SUMS_1M: &str = include_str!("../sql/tool_sums_1m.sql");
 const TOOL_SUMS_1H: &str = include_str!("../sql/tool_sums_1h.sql");
 const PROVISIONAL: &str = include_str!("../sql/provisional.sql");
 const ALERT_HISTORY: &str = include_str!("../sql/alert_history.sql");
+const HAS_OTHERS: &str = include_str!("../sql/has_others.sql");
 const COVERED_MINUTES: &str = include_str!("../sql/covered_minutes.sql");
 
 /// Ranges of so many microseconds are summed from `calls_1m`: two hours. The live rows of `calls_1m` have to be summed first, which
@@ -95,10 +101,19 @@ impl Range {
         ]
     }
 
+    /// Whether only rows of some names are asked for.
+    const fn is_filtered(&self) -> bool {
+        self.service.is_some() || self.environment.is_some() || self.tool.is_some() || self.server.is_some()
+    }
+
     /// Those of `tool_sums_1m.sql` and `tool_sums_1h.sql`: also the first whole minute and hour, and the ends of the last ones.
-    fn parameters_of_sums(&self) -> Vec<(&'static str, ScalarValue)> {
+    fn parameters_of_sums(&self, names: Names) -> Vec<(&'static str, ScalarValue)> {
         let next = |time: UnixMicros, step: i64| UnixMicros(time.0.saturating_add(step - 1));
-        let first = next(self.from, MINUTE_MICROS).minute().min(self.to);
+        let first = match names {
+            Names::OfSums => next(self.from, MINUTE_MICROS).minute().min(self.to),
+            // No minute is whole, and all of them come from the calls.
+            Names::OfCalls => self.to,
+        };
         let end = self.to.minute().max(first);
         let first_hour = next(first, HOUR_MICROS).hour().min(end);
         let mut parameters = self.parameters();
@@ -108,6 +123,27 @@ impl Range {
         parameters.push(("end_hour", timestamp(end.hour().max(first_hour))));
         parameters
     }
+}
+
+/// Whose names a report over sums needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Names {
+    /// Those that the sums have.
+    OfSums,
+    /// All: the sums of the range lack some that may be among those that are asked for.
+    OfCalls,
+}
+
+/// Which names a report needs, and whether it lacks some.
+async fn names(session: &Session, range: &Range) -> Result<(Names, bool), Error> {
+    let date = |time: UnixMicros| ScalarValue::Date32(Some(time.date32()));
+    let last = UnixMicros(range.to.0.saturating_sub(1));
+    let answer = session.query(HAS_OTHERS, vec![("from_date", date(range.from)), ("to_date", date(last))]).await?;
+    let others = Rows::new(&answer)?.column(0, DataType::Boolean)?.as_boolean().value(0);
+    Ok(match (others, range.is_filtered()) {
+        (true, true) => (Names::OfCalls, false),
+        (others, _) => (Names::OfSums, others),
+    })
 }
 
 /// Where the sums of a report come from.
@@ -155,14 +191,23 @@ pub async fn tools(
     source: Source,
 ) -> Result<ToolsReport, Error> {
     over_snapshot(engine, catalog, &view, now, async move |session, snapshot| {
-        let tools = session.query(&over_sums(source.sums(), TOOLS), range.parameters_of_sums()).await?;
-        Ok(ToolsReport {
-            scope: snapshot.scope(&session, &range).await?,
-            tools: tool_reports(&Rows::new(&tools)?, &range)?,
-            truncated: tools.truncated,
-        })
+        let (names, folded) = names_of(&session, &range, source).await?;
+        let tools = session.query(&over_sums(source.sums(), TOOLS), range.parameters_of_sums(names)).await?;
+        let usual = attempts::usual(&session, &range).await?;
+        let truncated = tools.truncated;
+        let mut tools = tool_reports(&Rows::new(&tools)?, &range, &usual)?;
+        tail::mark(&session, &range, snapshot.watermark, &mut tools).await?;
+        Ok(ToolsReport { scope: snapshot.scope(&session, &range).await?, tools, folded, truncated })
     })
     .await
+}
+
+/// As [`names`]; calls have all names.
+async fn names_of(session: &Session, range: &Range, source: Source) -> Result<(Names, bool), Error> {
+    match source {
+        Source::Calls => Ok((Names::OfSums, false)),
+        Source::Minutes | Source::Hours => names(session, range).await,
+    }
 }
 
 /// A statement over `tool_sums`.
@@ -280,11 +325,11 @@ async fn coverage(session: &Session, range: &Range, watermark: UnixMicros) -> Re
 /// Where the columns of `tools.sql` begin that count failures; each is named after its error class.
 const FIRST_ERROR_COLUMN: usize = attempts::FIRST_COLUMN + attempts::COLUMNS;
 
-fn tool_reports(rows: &Rows, range: &Range) -> Result<Vec<ToolReport>, Error> {
-    (0..rows.len()).map(|row| tool_report(rows, row, range)).collect()
+fn tool_reports(rows: &Rows, range: &Range, usual: &attempts::Usual) -> Result<Vec<ToolReport>, Error> {
+    (0..rows.len()).map(|row| tool_report(rows, row, range, usual)).collect()
 }
 
-fn tool_report(rows: &Rows, row: usize, range: &Range) -> Result<ToolReport, Error> {
+fn tool_report(rows: &Rows, row: usize, range: &Range, usual: &attempts::Usual) -> Result<ToolReport, Error> {
     let count = |column| rows.count(column, row);
     let (attempts, attempts_ok, calls, calls_ok, retries) = (count(3)?, count(4)?, count(5)?, count(6)?, count(7)?);
     let (priced, priced_ok) = (count(10)?, count(11)?);
@@ -311,9 +356,10 @@ fn tool_report(rows: &Rows, row: usize, range: &Range) -> Result<ToolReport, Err
         success_ratio_attempt: ratio(attempts_ok, attempts),
         success_ratio_logical: ratio(calls_ok, calls),
         retry_ratio: ratio(retries, attempts),
-        retries: attempts::retries(rows, row, range)?,
+        retries: attempts::retries(rows, row, range, usual)?,
         sampled: weighted.is_some(),
         weighted,
+        suspected_tail_sampling: None,
         latency: quantiles(&rows.histogram(8, row)?),
         cost_usd: cost.map(money_text),
         cost_coverage: ratio(priced, attempts),

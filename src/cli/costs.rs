@@ -46,7 +46,10 @@ type Column = (&'static str, fn(&Figures) -> String);
 
 /// Columns of figures; one list for the table and for CSV.
 const COLUMNS: &[Column] = &[
-    ("attempts", |costs| costs.attempts.to_string()),
+    ("attempts", |costs| match &costs.weighted_attempts {
+        Some(weighted) => format!("{} for {weighted}", costs.attempts),
+        None => costs.attempts.to_string(),
+    }),
     ("priced", |costs| percent(costs.cost_coverage)),
     ("cost USD", |costs| costs.cost_usd.clone().unwrap_or_default()),
     ("cost/call", |costs| costs.cost_per_call_usd.clone().unwrap_or_default()),
@@ -127,6 +130,9 @@ fn summary(out: &mut impl std::io::Write, report: &CostsReport) -> std::io::Resu
         total.attempts,
         dollars(&total.wasted_cost_usd)
     )?;
+    if total.sampled {
+        writeln!(out, "sampled: some attempts stand for several; costs are of those that are known")?;
+    }
     for (name, PeriodForecast { cost_usd, forecast_usd, .. }) in [("day", &forecast.day), ("month", &forecast.month)] {
         writeln!(
             out,

@@ -274,7 +274,13 @@ const COLUMNS: &[SloColumn] = &[
     ("evaluation", |slo| slo.evaluation.clone()),
     ("target", |slo| slo.target.to_string()),
     ("window", |slo| slo.window.clone()),
-    ("SLI", |slo| percent(slo.sli)),
+    ("SLI", |slo| match slo.weighted.as_ref().map(|weighted| weighted.sli_interval) {
+        None => percent(slo.sli),
+        Some(None) => format!("{} sampled", percent(slo.sli)),
+        Some(Some([low, high])) => {
+            format!("{} sampled ({} to {})", percent(slo.sli), percent(Some(low)), percent(Some(high)))
+        }
+    }),
     ("good", |slo| slo.good.to_string()),
     ("bad", |slo| slo.bad.to_string()),
     ("excluded", |slo| slo.excluded.to_string()),

@@ -90,6 +90,9 @@ async fn thresholds_and_silence_reach_debians_alertmanager_and_end() {
         |name: &str| page["annotations"][name].as_str().unwrap_or_else(|| panic!("{name}: {page}")).to_owned();
     assert!(annotation("summary").contains("error rate is ") && annotation("window") == "5m", "{page}");
     assert!(annotation("top_contributors").starts_with("shop-agent search timeout "), "{page}");
+    let owner = ["team", "criticality", "runbook_url"];
+    let owned = ["discovery", "critical", "https://runbooks.example/search"];
+    assert_eq!(owner.map(annotation), owned);
     assert_eq!(annotation("example_traces").split(", ").count(), 3);
     let counted = world.api.row(&annotation("sql")).await;
     assert_eq!([counted[0].to_string(), counted[1].to_string()], [annotation("calls"), annotation("errors")]);
@@ -119,6 +122,9 @@ async fn thresholds_and_silence_reach_debians_alertmanager_and_end() {
         "{silent}"
     );
     assert_eq!(silent["annotations"]["limit_minutes"], "3", "{silent}");
+    assert_eq!(owner.map(|name| silent["annotations"][name].as_str().unwrap()), owned, "{silent}");
+    let slo = world.slo().await.owner.unwrap();
+    assert_eq!([Some(slo.team), slo.criticality, slo.runbook], owned.map(|text| Some(text.to_owned())));
     let last = world.api.row(silent["annotations"]["sql"].as_str().unwrap()).await;
     let seen = chrono_micros(silent["annotations"]["last_seen"].as_str().unwrap());
     assert_eq!(chrono_micros(last[0].as_str().unwrap()), seen);

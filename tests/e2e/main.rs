@@ -25,6 +25,7 @@ mod process;
 mod python_sdk;
 mod restart;
 mod sandbox;
+mod series;
 mod slo;
 mod slo_cli;
 mod slo_delivery;

@@ -332,10 +332,10 @@ impl DeltaWriter {
             .map_err(|e: datafusion::error::DataFusionError| LakeError::other(self.table, "read", e))
     }
 
-    /// The series of a date that have names. Only of `calls_1m`.
-    pub(super) fn series_of(&self, date: i32) -> Result<HashSet<u128>, LakeError> {
+    /// The series of a date that have names, and whether there are others. Only of `calls_1m`.
+    pub(super) fn series_of(&self, date: i32) -> Result<(HashSet<u128>, bool), LakeError> {
         let provider = self.provider()?;
-        let mut found = HashSet::new();
+        let (mut found, mut others) = (HashSet::new(), false);
         let read = async {
             let rows = SessionContext::new_with_state(self.session.as_ref().clone())
                 .read_table(provider)?
@@ -354,10 +354,12 @@ impl DeltaWriter {
                     }
                     if !series::is_other(&names) {
                         found.insert(series::identity(&names));
+                    } else if names.iter().skip(1).any(Option::is_some) {
+                        others = true;
                     }
                 }
             }
-            Ok(found)
+            Ok((found, others))
         };
         self.runtime
             .block_on(read)

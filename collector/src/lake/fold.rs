@@ -67,13 +67,15 @@ pub(super) struct CallsFold {
     folded: Arc<Folded>,
 }
 
-/// What was folded into others since the start, because too many series came.
+/// What was folded into others since the start, and on which dates anything was, because too many series came.
 #[derive(Debug, Clone, Default)]
 pub struct Folded {
     /// Calls in those.
     pub calls: u64,
     /// The first of these series, at most [`FOLDED_LISTED_MAX`]: dates, as days since 1970, and names.
     pub series: BTreeSet<(i32, [Option<String>; SERIES.len()])>,
+    /// The newest dates on which there are some, as far as dates were looked at: also before the start.
+    pub dates: BTreeSet<i32>,
 }
 
 /// Folded series that are listed.
@@ -119,9 +121,23 @@ impl CallsFold {
         &self.folded
     }
 
-    /// The series of a date that have names in the table.
-    pub(super) fn learn(&mut self, date: i32, series: HashSet<u128>) {
+    /// The series of a date that have names in the table, and whether it has others.
+    pub(super) fn learn(&mut self, date: i32, series: HashSet<u128>, others: bool) {
         self.series.learn(date, series);
+        if others {
+            self.fold_date(date);
+        }
+    }
+
+    fn fold_date(&mut self, date: i32) {
+        if self.folded.dates.contains(&date) {
+            return;
+        }
+        let dates = &mut Arc::make_mut(&mut self.folded).dates;
+        dates.insert(date);
+        if dates.len() > FOLDED_LISTED_MAX {
+            dates.pop_first();
+        }
     }
 
     /// Takes the rollup of the rows that follow, up to a position. It must be known which series of its dates have names.
@@ -133,6 +149,7 @@ impl CallsFold {
         let admission = rollup.fold_series(&self.series);
         self.series.admit(&admission);
         if admission.folded_calls > 0 {
+            admission.folded.iter().for_each(|(date, _)| self.fold_date(*date));
             let folded = Arc::make_mut(&mut self.folded);
             folded.calls += admission.folded_calls;
             let room = FOLDED_LISTED_MAX.saturating_sub(folded.series.len());

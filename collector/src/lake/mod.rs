@@ -427,8 +427,8 @@ impl LakeTables {
     fn learn_series(&mut self, dates: &[i32]) -> Result<(), LakeError> {
         for date in dates {
             if !self.calls_1m.series().knows(*date) {
-                let series = self.writers[Table::Calls1m as usize].series_of(*date)?;
-                self.calls_1m.learn(*date, series);
+                let (series, others) = self.writers[Table::Calls1m as usize].series_of(*date)?;
+                self.calls_1m.learn(*date, series, others);
             }
         }
         Ok(())

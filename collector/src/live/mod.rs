@@ -66,6 +66,8 @@ pub struct LiveSettings {
     /// Bytes of the log whose sums of arrivals are committed together, if their minute has not ended before: the log keeps
     /// what has no sums yet.
     pub arrivals_bytes_max: u64,
+    /// Services that have sums of arrivals of their own, a minute; others are summed as `__other__`.
+    pub arrivals_services_max: usize,
 }
 
 impl Default for LiveSettings {
@@ -78,6 +80,8 @@ impl Default for LiveSettings {
             // Two tables that are full when they have 2^21 places.
             seen_rows_max: 2 * (7 << 18),
             arrivals_bytes_max: 256 << 20,
+            // A row of 20 bytes on the disk for each.
+            arrivals_services_max: 10_000,
         }
     }
 }
@@ -146,6 +150,8 @@ pub struct LiveCounts {
     pub late_views: u64,
     /// Marked retries whose failed attempt had settled, or never came; they begin a logical call.
     pub late_retries: u64,
+    /// Times that a service arrived which has no sum of its own in that minute's arrivals.
+    pub unnamed_arrivals: u64,
 }
 
 /// See the module.
@@ -227,6 +233,8 @@ impl LiveRows {
     /// No rows yet.
     #[must_use]
     pub fn new(settings: LiveSettings, recogniser: Arc<Recogniser>) -> Self {
+        // The heartbeat has a key as well.
+        let arrived = Arrived::new(settings.arrivals_services_max.saturating_add(1));
         Self {
             seen: SeenRows::new(settings.seen_rows_max),
             settings,
@@ -251,7 +259,7 @@ impl LiveRows {
             settled: WalPosition(0),
             settled_seq: 0,
             committed_seq: 0,
-            arrived: Arrived::default(),
+            arrived,
             quarantine: Vec::new(),
             counts: LiveCounts::default(),
         }
@@ -682,6 +690,7 @@ impl RowSink for FrameSink<'_, '_> {
         counts.unreadable += sums.unreadable.unsigned_abs();
         let minute = self.frame.received.minute();
         let key = (minute, Some((self.tenant.to_owned(), service_name.map(str::to_owned))));
-        self.live.arrived.add(key, sums);
+        let named = self.live.arrived.add(key, sums);
+        self.live.counts.unnamed_arrivals += u64::from(!named);
     }
 }

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use arrow::error::ArrowError;
+use toolgauge_analytics::price::date_text;
 use toolgauge_analytics::series::SERIES;
 use toolgauge_proto::api::FoldedSeries;
 use toolgauge_proto::lake::SettledRows;
@@ -215,6 +216,7 @@ impl Folder {
             ("toolgauge_forgotten_early_total", counts.forgotten_early),
             ("toolgauge_late_views_total", counts.late_views),
             ("toolgauge_late_retries_total", counts.late_retries),
+            ("toolgauge_unnamed_arrivals_total", counts.unnamed_arrivals),
             ("toolgauge_forgotten_identities_total", rows.forgotten_identities()),
             ("toolgauge_commits_total", self.commits),
             ("toolgauge_commit_microseconds_total", self.commit_seconds.as_micros() as u64),
@@ -224,6 +226,7 @@ impl Folder {
         let (folded, named) = self.committed.folded();
         counters.insert("toolgauge_series_named".to_owned(), named as u64);
         counters.insert("toolgauge_series_folded_calls_total".to_owned(), folded.calls);
+        let folded_dates = folded.dates.iter().rev().map(|date| date_text(*date)).collect();
         let folded: Vec<FoldedSeries> = folded.series.iter().map(|(date, names)| folded_series(*date, names)).collect();
         let by_table = |values: [u64; Table::ALL.len()]| {
             Table::ALL.iter().map(|table| (table.name().to_owned(), values[*table as usize])).collect()
@@ -238,15 +241,15 @@ impl Folder {
         status.table_files = by_table(self.committed.files);
         status.counters = counters;
         status.folded_series = folded;
+        status.folded_dates = folded_dates;
         Ok(())
     }
 }
 
 fn folded_series(date: i32, names: &[Option<String>; SERIES.len()]) -> FoldedSeries {
     let [tenant, service_name, environment, tool_server, tool_name, agent_name, model] = names.clone();
-    let date = chrono::DateTime::UNIX_EPOCH.date_naive() + chrono::Duration::days(i64::from(date));
     FoldedSeries {
-        date: date.format("%Y-%m-%d").to_string(),
+        date: date_text(date),
         tenant: tenant.unwrap_or_default(),
         service_name,
         environment,

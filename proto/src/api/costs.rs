@@ -18,6 +18,8 @@ pub struct CostsReport {
     pub groups: Vec<CostGroup>,
     /// What the running day and month will have cost.
     pub forecast: Forecast,
+    /// Whether some names are missing, and their calls are under `__other__`: too many series came on a date of the range.
+    pub folded: bool,
     /// True if the row limit cut the list.
     pub truncated: bool,
 }
@@ -41,6 +43,10 @@ pub struct CostGroup {
 pub struct Costs {
     /// Attempts.
     pub attempts: u64,
+    /// Whether some attempts stand for several; all figures but `weighted_attempts` are of those that are known.
+    pub sampled: bool,
+    /// What the attempts stand for, a decimal; null if nothing is sampled.
+    pub weighted_attempts: Option<String>,
     /// Attempts whose cost is known.
     pub priced: u64,
     /// Attempts whose cost is not known.

@@ -39,6 +39,8 @@ pub struct SloReport {
     pub slo: String,
     /// What it is grouped by.
     pub group: BTreeMap<String, String>,
+    /// Who owns it, by the ownership file, for the service and the tool that its condition fixes; null for nobody.
+    pub owner: Option<SloOwner>,
     /// For people.
     pub display_name: Option<String>,
     /// For people.
@@ -72,6 +74,8 @@ pub struct SloReport {
     pub slices: Option<SlicesReport>,
     /// Whether some events stand for several: `good`, `bad` and `total` count rows, `sli`, budget and burn rates what they stand for.
     pub sampled: bool,
+    /// What the sample tells of the whole; null if nothing is sampled.
+    pub weighted: Option<SloWeighted>,
     /// good / (good + bad), of events or of slices, as the budget is counted; null without any.
     pub sli: Option<f64>,
     /// Events whose rows are not committed yet, most of which may still change.
@@ -90,6 +94,30 @@ pub struct SloReport {
     pub evaluation: String,
     /// Share of the ended minutes of the fastest tier's short window in which exports were accepted, 0 to 1.
     pub coverage: f64,
+}
+
+/// Who owns what an SLO is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SloOwner {
+    /// The team.
+    pub team: String,
+    /// `critical` or `optional`.
+    pub criticality: Option<String>,
+    /// Where it is written what to do.
+    pub runbook: Option<String>,
+}
+
+/// What the events of a sample stand for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SloWeighted {
+    /// Good events, a decimal.
+    pub good: String,
+    /// Bad events, a decimal.
+    pub bad: String,
+    /// Between these the SLI lies: Wilson's interval of 95 % for a sample of `effective_events`.
+    pub sli_interval: Option<[f64; 2]>,
+    /// As many unweighted events would tell as much, if the good ones have one weight, and the bad ones another: at most so many.
+    pub effective_events: f64,
 }
 
 /// Slices of time that have ended.
@@ -131,6 +159,8 @@ pub struct BurnRate {
     pub total: u64,
     /// (bad / total) / (1 - target); null without events.
     pub rate: Option<f64>,
+    /// Whether some events stand for several: the rate is of what they stand for.
+    pub sampled: bool,
 }
 
 /// One tier of burn-rate alerts.

@@ -14,7 +14,8 @@ use toolgauge_analytics::sli::Counts;
 use toolgauge_analytics::window::{Minute, Window};
 use toolgauge_proto::api::slo::{
     AlertChange, AlertReport, AlertsReport, BudgetReport, BurnRate, BurnRates, EvaluatedAt, SlicesReport, SloBurnRate,
-    SloDefinition, SloDetail, SloFault, SloNotEvaluated, SloPoint, SloReport, SloSeries, SlosReport, TierReport,
+    SloDefinition, SloDetail, SloFault, SloNotEvaluated, SloOwner, SloPoint, SloReport, SloSeries, SlosReport,
+    TierReport,
 };
 use toolgauge_proto::call::Layer;
 use toolgauge_proto::time::{MINUTE_MICROS, UnixMicros};
@@ -92,7 +93,7 @@ pub(super) async fn slos(State(api): State<Arc<Api>>) -> Result<Response, Fault>
     });
     json_response(&SlosReport {
         at: at_of(&at),
-        slos: evaluated.slos.iter().map(|slo| slo_report(slo)).collect(),
+        slos: evaluated.slos.iter().map(|slo| owned_report(&api, slo)).collect(),
         not_evaluated: not_evaluated.collect(),
         faults: faults.collect(),
     })
@@ -105,6 +106,7 @@ fn burn(window: Window, counts: &Counts, status: &SloStatus) -> BurnRate {
         bad: counts.bad,
         total: counts.total(),
         rate: burn_rate(counts, status.slo.slo.target).map(|rate| rate.to_f64()),
+        sampled: counts.is_sampled(),
     }
 }
 
@@ -118,6 +120,19 @@ fn state_of(status: &SloStatus) -> &'static str {
     worst.map_or("inactive", AlertState::as_str)
 }
 
+/// The report of an SLO, with the owner of what its condition fixes.
+fn owned_report(api: &Api, status: &SloStatus) -> SloReport {
+    let (slo, ownership) = (&status.slo.slo, api.ownership.load());
+    let fixed = |column| status.slo.sli.fixed_value(column);
+    let service = fixed("service_name").unwrap_or(&slo.service);
+    let owner = ownership.owner(Some(service), fixed("tool_server"), fixed("tool_name")).map(|owner| SloOwner {
+        team: owner.team.clone(),
+        criticality: owner.criticality.map(|it| it.as_str().to_owned()),
+        runbook: owner.runbook.clone(),
+    });
+    SloReport { owner, ..slo_report(status) }
+}
+
 pub(super) fn slo_report(status: &SloStatus) -> SloReport {
     let (slo, counts, events) = (&status.slo.slo, &status.counts, &status.events);
     let budget = Budget::of(counts, slo.target);
@@ -125,6 +140,7 @@ pub(super) fn slo_report(status: &SloStatus) -> SloReport {
         service: slo.service.clone(),
         slo: slo.name.clone(),
         group: BTreeMap::new(),
+        owner: None,
         display_name: slo.display_name.clone(),
         description: slo.description.clone(),
         revision: status.revision.as_deref().map(str::to_owned),
@@ -145,6 +161,7 @@ pub(super) fn slo_report(status: &SloStatus) -> SloReport {
             empty: slices.empty,
         }),
         sampled: counts.is_sampled(),
+        weighted: report::weighted_events(counts),
         sli: counts.ratio(),
         provisional: status.provisional,
         budget: BudgetReport {
@@ -222,7 +239,7 @@ pub(super) async fn slo(
     let judge = |judged: Judged| (sli.judged == judged).then(|| sli.judge.text.clone());
     json_response(&SloDetail {
         at: at_of(&at),
-        slo: slo_report(status),
+        slo: owned_report(&api, status),
         definition: SloDefinition {
             total: sli.total.text.clone(),
             good: judge(Judged::Good),

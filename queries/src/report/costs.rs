@@ -15,7 +15,11 @@ use toolgauge_proto::api::costs::{CostGroup, Costs, CostsReport, Forecast, Perio
 use toolgauge_proto::lake::View;
 use toolgauge_proto::time::{MINUTE_MICROS, UnixMicros};
 
-use super::{PRICE_COVERAGE_MIN_PERCENT, Range, Rows, SUMS_FROM_US, money_text, over_snapshot, per, ratio, timestamp};
+use super::attempts::weight_text;
+use super::{
+    Names, PRICE_COVERAGE_MIN_PERCENT, Range, Rows, SUMS_FROM_US, money_text, names, over_snapshot, per, ratio,
+    timestamp,
+};
 use crate::engine::{Engine, Error, Session};
 use crate::json::rfc3339;
 use crate::tables::Catalog;
@@ -25,6 +29,8 @@ const COST_SUMS_1M: &str = include_str!("../../sql/cost_sums_1m.sql");
 const COSTS: &str = include_str!("../../sql/costs.sql");
 const COST_TOTALS: &str = include_str!("../../sql/cost_totals.sql");
 const COST_SO_FAR: &str = include_str!("../../sql/cost_so_far.sql");
+/// What [`COST_SO_FAR`] reads of `calls_1m`, of the calls themselves.
+const MINUTES_OF_CALLS: &str = "FROM (SELECT *, date_trunc('minute', end_time) AS minute FROM calls)";
 const UNPRICED: &str = include_str!("../../sql/unpriced.sql");
 
 const DAY_MICROS: i64 = 86_400_000_000;
@@ -119,7 +125,13 @@ pub async fn costs(
 ) -> Result<CostsReport, Error> {
     over_snapshot(engine, catalog, &view, now, async move |session, snapshot| {
         let is_long = range.to.0.saturating_sub(range.from.0) >= SUMS_FROM_US;
-        let sums = by.fill(if is_long && by.is_in_sums() { COST_SUMS_1M } else { COST_SUMS });
+        let (sums, folded) = if is_long && by.is_in_sums() {
+            let (names, folded) = names(&session, &range).await?;
+            (if names == Names::OfSums { COST_SUMS_1M } else { COST_SUMS }, folded)
+        } else {
+            (COST_SUMS, false)
+        };
+        let sums = by.fill(sums);
         let over_sums = |statement: &str| format!("WITH cost_sums AS (\n{sums})\n{statement}");
         let parameters = || {
             let first = UnixMicros(range.from.0.saturating_add(MINUTE_MICROS - 1)).minute().min(range.to);
@@ -150,6 +162,7 @@ pub async fn costs(
             total: total.costs(),
             groups: groups.collect::<Result<_, Error>>()?,
             forecast: forecast(&session, &range, by, now).await?,
+            folded,
             truncated: answer.truncated,
             scope: snapshot.scope(&session, &range).await?,
         })
@@ -170,6 +183,8 @@ struct Sums {
     models: Option<i128>,
     input_tokens: u64,
     output_tokens: u64,
+    /// In millionths.
+    weight: i128,
 }
 
 impl Sums {
@@ -185,6 +200,7 @@ impl Sums {
             models: rows.money(10, row)?,
             input_tokens: rows.count(11, row)?,
             output_tokens: rows.count(12, row)?,
+            weight: rows.weight(13, row)?,
         })
     }
 
@@ -204,6 +220,7 @@ impl Sums {
             models: money(self.models, other.models),
             input_tokens: self.input_tokens.saturating_add(other.input_tokens),
             output_tokens: self.output_tokens.saturating_add(other.output_tokens),
+            weight: self.weight + other.weight,
         }
     }
 
@@ -211,8 +228,11 @@ impl Sums {
         let enough_priced =
             u128::from(self.priced) * 100 >= u128::from(PRICE_COVERAGE_MIN_PERCENT) * u128::from(self.attempts);
         let nothing_wasted = (self.attempts == self.attempts_ok && self.priced > 0).then_some(0);
+        let sampled = self.weight != 0 && self.weight != i128::from(self.attempts) * 1_000_000;
         Costs {
             attempts: self.attempts,
+            sampled,
+            weighted_attempts: sampled.then(|| weight_text(self.weight)),
             priced: self.priced,
             unpriced: self.attempts.saturating_sub(self.priced),
             cost_coverage: ratio(self.priced, self.attempts),
@@ -268,7 +288,13 @@ async fn forecast(session: &Session, range: &Range, by: CostsBy, now: UnixMicros
     ] {
         parameters.push((name, timestamp(UnixMicros(time))));
     }
-    let rows = Rows::new(&session.query(&by.fill(COST_SO_FAR), parameters).await?)?;
+    let asked = Range { from: UnixMicros(begin), to: now, ..range.clone() };
+    let statement = if range.is_filtered() && names(session, &asked).await?.0 == Names::OfCalls {
+        COST_SO_FAR.replace("FROM calls_1m", MINUTES_OF_CALLS)
+    } else {
+        COST_SO_FAR.to_owned()
+    };
+    let rows = Rows::new(&session.query(&by.fill(&statement), parameters).await?)?;
     let first = rows.optional_timestamp(4, 0)?;
     let of = |period: Period, so_far: Option<i128>, last: Option<i128>, since: i64| PeriodForecast {
         from: rfc3339(UnixMicros(period.from)),

@@ -8,7 +8,7 @@ use toolgauge_proto::api::{LatencyInterval, LatencyReport, LatencyStep};
 use toolgauge_proto::lake::View;
 use toolgauge_proto::time::{HOUR_MICROS, MINUTE_MICROS, UnixMicros};
 
-use super::{Range, Rows, Source, over_snapshot, over_sums, quantiles};
+use super::{Range, Rows, Source, names, over_snapshot, over_sums, quantiles};
 use crate::engine::{Engine, Error};
 use crate::json::rfc3339;
 use crate::tables::Catalog;
@@ -35,15 +35,17 @@ pub async fn latency(
     over_snapshot(engine, catalog, &view, now, async move |session, snapshot| {
         let step_us = step_us(range.to.0.saturating_sub(range.from.0));
         let source = if step_us % HOUR_MICROS == 0 { Source::Hours } else { Source::Minutes };
-        let mut parameters = range.parameters_of_sums();
+        let (names, folded) = names(&session, &range).await?;
+        let mut parameters = range.parameters_of_sums(names);
         parameters.push(("step_us", ScalarValue::Int64(Some(step_us))));
         let answer = session.query(&over_sums(source.sums(), LATENCY), parameters).await?;
         let rows = Rows::new(&answer)?;
-        let (mut whole, mut series) = (Recorder::default(), Vec::with_capacity(rows.len()));
+        let (mut whole, mut series, mut sampled) = (Recorder::default(), Vec::with_capacity(rows.len()), false);
         for row in 0..rows.len() {
             let step = rows.histogram(2, row)?;
             whole.add(&step);
             let start = UnixMicros(rows.integer(0, row)?);
+            sampled |= rows.weight(3, row)? != i128::from(rows.count(1, row)?) * 1_000_000;
             series.push(LatencyStep {
                 start: rfc3339(start),
                 attempts: rows.count(1, row)?,
@@ -54,10 +56,12 @@ pub async fn latency(
         Ok(LatencyReport {
             scope: snapshot.scope(&session, &range).await?,
             attempts: series.iter().map(|step| step.attempts).sum(),
+            sampled,
             latency: (!whole.is_empty()).then(|| quantiles(&whole)),
             histogram: intervals(&whole),
             step_seconds: (step_us / 1_000_000).unsigned_abs(),
             series,
+            folded,
             truncated: answer.truncated,
         })
     })

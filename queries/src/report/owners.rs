@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use toolgauge_analytics::ownership::{Criticality, Owner, Ownership};
+use toolgauge_analytics::series::OTHER;
 use toolgauge_proto::api::{ToolOwner, ToolReport};
 use toolgauge_proto::lake::View;
 use toolgauge_proto::time::UnixMicros;
 
-use super::{Range, Rows, Source, over_snapshot, over_sums};
+use super::{Range, Rows, Source, names_of, over_snapshot, over_sums};
 use crate::engine::{Engine, Error};
 use crate::tables::Catalog;
 
@@ -33,7 +34,8 @@ pub async fn owners(
     tools: &mut [ToolReport],
 ) -> Result<(), Error> {
     let found = over_snapshot(engine, catalog, &view, now, async move |session, _| {
-        let answer = session.query(&over_sums(source.sums(), TOOL_SERVICES), range.parameters_of_sums()).await?;
+        let (names, _) = names_of(&session, &range, source).await?;
+        let answer = session.query(&over_sums(source.sums(), TOOL_SERVICES), range.parameters_of_sums(names)).await?;
         let rows = Rows::new(&answer)?;
         let mut services: BTreeMap<Tool, Vec<Option<String>>> = BTreeMap::new();
         for row in 0..rows.len() {
@@ -45,7 +47,12 @@ pub async fn owners(
     .await?;
     for tool in tools {
         let key = (tool.tenant.clone(), tool.tool_server.clone(), tool.tool_name.clone());
-        for service in found.get(&key).into_iter().flatten() {
+        let is_other = |name: Option<&str>| name == Some(OTHER);
+        // Nobody owns what has no name.
+        if is_other(tool.tool_name.as_deref()) || is_other(tool.tool_server.as_deref()) {
+            continue;
+        }
+        for service in found.get(&key).into_iter().flatten().filter(|service| !is_other(service.as_deref())) {
             let owner = ownership.owner(service.as_deref(), tool.tool_server.as_deref(), tool.tool_name.as_deref());
             if let Some(owner) = owner {
                 add(&mut tool.owners, owner, service.as_deref());

@@ -8,6 +8,7 @@ use arrow::array::{
 };
 use arrow::error::ArrowError;
 use toolgauge_analytics::alert::{Evaluation, Observation, Patience, RESOLVED_FOR_US, Reason, State, step};
+use toolgauge_analytics::ownership::Ownership;
 use toolgauge_proto::id::WalPosition;
 use toolgauge_proto::table::Table;
 use toolgauge_proto::time::UnixMicros;
@@ -94,6 +95,27 @@ pub(super) struct Book {
     seen: BTreeSet<Arc<str>>,
     /// Alerts that would have begun when there were too many.
     pub(super) overflow: u64,
+    /// Whose the tools are.
+    pub(super) ownership: Arc<Ownership>,
+}
+
+/// Adds who owns the tool or service of an alert, by its labels and its group.
+fn owned(ownership: &Ownership, id: &AlertId, mut said: Said) -> Said {
+    let group: BTreeMap<String, Option<String>> = serde_json::from_str(&said.group).unwrap_or_default();
+    let named = |column: &str| group.get(column).and_then(Option::as_deref);
+    let label = |name: &str| id.labels.get(name).map(String::as_str);
+    let service = named("service_name").or_else(|| label("service"));
+    let server = named("tool_server").or_else(|| label("server"));
+    let tool = named("tool_name").or_else(|| label("tool"));
+    if let Some(owner) = ownership.owner(service, server, tool) {
+        let texts = [
+            ("team", Some(owner.team.clone())),
+            ("criticality", owner.criticality.map(|it| it.as_str().to_owned())),
+            ("runbook_url", owner.runbook.clone()),
+        ];
+        said.annotations.extend(texts.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?))));
+    }
+    said
 }
 
 /// When an evaluation is, and over which rows.
@@ -144,6 +166,8 @@ impl Book {
         let before = self.state(id);
         let (state, transition) = step(before, observation, patience, when.time);
         let is_told = self.is_told(id, observation.burns);
+        let ownership = Arc::clone(&self.ownership);
+        let said = || owned(&ownership, id, said());
         if let Some(transition) = transition {
             let said = if is_told { said() } else { Said::default() };
             let reason = transition.reason.as_str();

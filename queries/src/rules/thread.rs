@@ -230,6 +230,7 @@ impl Thread {
             watermark: view.watermark,
             clock_behind_us: self.time.max(view.watermark).0.saturating_sub(clock.0),
         };
+        self.state.book.ownership = self.settings.ownership.load_full();
         let live = |table: Table| view.table(table).live.get();
         let figures = live(Table::Calls).and_then(|calls| {
             let arrivals = live(Table::Arrivals)?;

@@ -89,8 +89,14 @@ fn figures(rows: &[&Row]) -> Costs {
     let all = sum(&|_| true);
     let wasted = sum(&|row| get_text(row, "outcome").as_deref() == Some("error"));
     let nothing = (attempts == attempts_ok && priced > 0).then_some(0);
+    let weight: i128 = rows.iter().map(|row| weight(row)).sum();
+    // Weights that are all 0 say nothing.
+    let sampled = weight != 0 && weight != attempts as i128 * 1_000_000;
+    let text = format!("{}.{:06}", weight / 1_000_000, weight % 1_000_000);
     Costs {
         attempts: attempts as u64,
+        sampled,
+        weighted_attempts: sampled.then(|| text.trim_end_matches('0').trim_end_matches('.').to_owned()),
         priced: priced as u64,
         unpriced: (attempts - priced) as u64,
         cost_coverage: (attempts > 0).then(|| priced as f64 / attempts as f64),
@@ -106,6 +112,13 @@ fn figures(rows: &[&Row]) -> Costs {
         models_cost_usd: kind("model").map(|cost| money(cost, 1)),
         input_tokens: rows.iter().map(|row| number(row, "input_tokens")).sum(),
         output_tokens: rows.iter().map(|row| number(row, "output_tokens")).sum(),
+    }
+}
+
+fn weight(row: &Row) -> i128 {
+    match get(row, "weight") {
+        ScalarValue::Decimal128(Some(weight), ..) => *weight,
+        other => panic!("weight is {other}"),
     }
 }
 
@@ -169,8 +182,9 @@ async fn the_row_limit_cuts_the_groups_and_not_the_total() {
     let range = Range::new(minutes_ago(180), NOW);
     let report = costs(&sql, &MemoryLake::of_calls(&rows, &[]), &range, CostsBy::User).await;
     assert_eq!((report.groups.len(), report.truncated), (2, true));
+    let times = range.from.0..range.to.0;
     let counted: Vec<&Row> =
-        rows.iter().filter(|row| is_of(row, &["tool", "model"]) && get_int(row, "end_time") < NOW.0).collect();
+        rows.iter().filter(|row| is_of(row, &["tool", "model"]) && times.contains(&get_int(row, "end_time"))).collect();
     assert_eq!(report.total, figures(&counted));
 }
 

@@ -216,7 +216,9 @@ async fn every_number_is_that_of_a_recount() {
         let settled = rng.below(n + 1);
         let lake = MemoryLake::new((committed, live), (&[], &[]), settled);
         let word = |rng: &mut Rng| rng.one_in(3).then(|| ["a", "b", "c"][rng.below(3) as usize].to_owned());
-        let range = Range { service: word(&mut rng), environment: word(&mut rng), ..last_hour() };
+        let hours = if rng.one_in(2) { 1 } else { 20 + rng.below(50).cast_signed() };
+        let times = Range::new(UnixMicros(NOW.0 - hours * HOUR_MICROS), NOW);
+        let range = Range { service: word(&mut rng), environment: word(&mut rng), ..times };
 
         let report = tools(&sql, &lake, range.clone()).await;
         let counted: Vec<&Row> = rows.iter().filter(|row| in_range(row, &range)).collect();
@@ -284,15 +286,27 @@ async fn a_storm_of_retries_is_told_by_what_is_usual_of_its_tool() {
     }
     let lake = MemoryLake::of_calls(&rows[..700], &rows[700..]);
     let range = |hours: i64| Range::new(UnixMicros(NOW.0 - hours * 60 * MINUTE_MICROS), NOW);
-    let storms: Vec<_> = tools(&sql, &lake, range(10)).await.tools.into_iter().map(|tool| tool.retries.storm).collect();
-    // 12:34:56: the full hour that lies one to two hours before.
-    let [Some(a), Some(b)] = &storms[..] else { panic!("{storms:?}") };
-    let (a, b) = if a.now { (a, b) } else { (b, a) };
-    assert_eq!((a.now, a.attempts, a.retries, &*a.since), (true, 94, 61, "2025-10-09T11:00:00Z"));
-    assert_eq!((b.now, b.attempts, b.retries), (false, 94, 4));
-    assert!(b.usual_ratio > 0.04 && b.usual_ratio < 0.06, "{b:?}");
+    let storms = async |lake: &MemoryLake, range: Range| {
+        let storms = tools(&sql, lake, range).await.tools.into_iter().map(|tool| tool.retries.storm);
+        let mut storms: Vec<_> = storms.collect::<Option<_>>()?;
+        storms.sort_by_key(|storm| !storm.now);
+        Some(storms)
+    };
+    // 12:34:56: the full hour that lies one to two hours before. What is usual lies before it, be it in the range or not.
+    for hours in [10, 2] {
+        let [a, b] = &storms(&lake, range(hours)).await.unwrap()[..] else { panic!("two tools") };
+        assert_eq!((a.now, a.attempts, a.retries, &*a.since), (true, 94, 61, "2025-10-09T11:00:00Z"));
+        assert_eq!((b.now, b.attempts, b.retries), (false, 94, 4));
+        assert!(b.usual_ratio > 0.04 && b.usual_ratio < 0.06, "{b:?}");
+    }
+    // What is recent of a shorter one is all of it: the API's usual hour knows storms, too.
+    let [a, b] = &storms(&lake, range(1)).await.unwrap()[..] else { panic!("two tools") };
+    assert_eq!((a.now, a.attempts, a.retries, &*a.since), (true, 60, 60, "2025-10-09T11:34:56Z"));
+    assert_eq!((b.now, b.attempts, b.retries), (false, 60, 3));
     // Nothing is known before.
-    assert!(tools(&sql, &lake, range(2)).await.tools.iter().all(|tool| tool.retries.storm.is_none()));
+    let young: Vec<Row> = rows.iter().filter(|row| in_range(row, &range(1))).cloned().collect();
+    let young = MemoryLake::of_calls(&young[..60], &young[60..]);
+    assert_eq!(storms(&young, range(1)).await, None);
 }
 
 #[test]

@@ -186,6 +186,24 @@ fn events(calls: &[Call], slo: &Slo, minutes: RangeInclusive<i64>) -> (u64, u64)
     events.fold((0, 0), |(good, bad), call| if (slo.is_good)(call) { (good + 1, bad) } else { (good, bad + 1) })
 }
 
+/// What good and bad events stand for.
+type Weights = (i64, i64);
+
+/// Good and bad events, or slices, of a window at a minute, and what they stand for, in millionths.
+fn weigh(calls: &[Call], slo: &Slo, now: i64, window: i64) -> Weights {
+    let (good, bad) = count(calls, slo, now, window);
+    if slo.kind == Kind::Slices {
+        // A slice is one, whatever its events stand for.
+        return (good.cast_signed() * 1_000_000, bad.cast_signed() * 1_000_000);
+    }
+    let counts = |call: &Call| count(std::slice::from_ref(call), slo, now, window);
+    calls.iter().fold((0, 0), |(good, bad), call| match counts(call) {
+        (0, 0) => (good, bad),
+        (_, 0) => (good + call.weight, bad),
+        _ => (good, bad + call.weight),
+    })
+}
+
 /// Good and bad events, or slices, of a window at a minute.
 fn count(calls: &[Call], slo: &Slo, now: i64, window: i64) -> (u64, u64) {
     if slo.kind != Kind::Slices {
@@ -235,24 +253,33 @@ impl Oracle {
         let ended = (now - short).max(first)..=now.min(Minute::of(watermark).0 - 1);
         let covered = ended.clone().filter(|minute| self.arrivals.contains_key(minute)).count();
         let ended = ended.count();
-        let services: BTreeSet<&str> = calls
-            .iter()
-            .filter(|call| (slo.is_event)(call) && (now - long..=now).contains(&Minute::of(call.end).0))
-            .map(|call| call.service)
-            .collect();
-        let is_silent = |service: &str| {
-            let last = self.arrivals.iter().rev().find(|(_, services)| services.contains(service));
-            last.is_none_or(|(minute, _)| time.0 - (minute + 1) * MINUTE > 15 * MINUTE)
+        // The newest event of each service that has any.
+        let mut services: BTreeMap<&str, i64> = BTreeMap::new();
+        for call in calls.iter().filter(|call| (slo.is_event)(call)) {
+            let minute = Minute::of(call.end).0;
+            if (now - long..=now).contains(&minute) {
+                let newest = services.entry(call.service).or_insert(minute);
+                *newest = minute.max(*newest);
+            }
+        }
+        // It is heard by its events, or by anything else that it sends.
+        let is_silent = |(service, newest): (&&str, &i64)| {
+            let arrived = self.arrivals.iter().rev().find(|(_, services)| services.contains(service));
+            let last = arrived.map_or(*newest, |(minute, _)| *newest.max(minute));
+            time.0 - (last + 1) * MINUTE > 15 * MINUTE
         };
-        let all_silent = !services.is_empty() && services.iter().all(|service| is_silent(service));
+        let all_silent = !services.is_empty() && services.iter().all(is_silent);
         if time.0 - watermark.0 > 60 * SECOND || covered * 10 < ended * 9 || all_silent {
             return Says::Stale;
         }
-        let (long, short) = (count(calls, slo, now, long), count(calls, slo, now, short));
-        let burns = |(good, bad): (u64, u64)| bad > 0 && bad * 1_000 >= slo.thousandths[tier] * (good + bad);
-        match short {
+        // Weights burn; events decide whether there is anything at all.
+        let (long, weights) = (weigh(calls, slo, now, long), weigh(calls, slo, now, short));
+        let burns = |(good, bad): Weights| {
+            bad > 0 && i128::from(bad) * 1_000 >= i128::from(slo.thousandths[tier]) * i128::from(good + bad)
+        };
+        match count(calls, slo, now, short) {
             (0, 0) => Says::Idle,
-            _ if burns(long) && burns(short) => Says::Burns,
+            _ if burns(long) && burns(weights) => Says::Burns,
             _ => Says::Clear,
         }
     }
@@ -327,6 +354,9 @@ impl Oracle {
             for (window, counts) in &status.windows {
                 let expected = count(calls, slo, Minute::of(time).0, window.minutes().into());
                 assert_eq!((counts.good, counts.bad), expected, "{}, {window}, at {}", slo.name, rfc3339(time));
+                let expected = weigh(calls, slo, Minute::of(time).0, window.minutes().into());
+                let found = (counts.good_weighted, counts.bad_weighted);
+                assert_eq!(found, (expected.0.into(), expected.1.into()), "{}, {window}", slo.name);
             }
             let expected = count_period(calls, slo, Minute::of(time).0);
             assert_eq!((status.counts.good, status.counts.bad), expected, "{} at {}", slo.name, rfc3339(time));
@@ -417,6 +447,7 @@ fn call(rng: &mut Rng, weather: &Weather, time: UnixMicros) -> Call {
         failed: if weather.failing > 0 { !rng.one_in(3) } else { rng.one_in(200) },
         is_final: true,
         duration_ms: if weather.slow > 0 && !rng.one_in(5) { 900 } else { 20 },
+        weight: if rng.one_in(3) { [1_500_000, 4_000_000, 10_000_000][rng.below(3) as usize] } else { 1_000_000 },
         position: 0,
     }
 }
@@ -578,6 +609,7 @@ async fn run(running: &Running, minutes: i64, failed: bool) {
                 failed,
                 is_final: true,
                 duration_ms: 20,
+                weight: 1_000_000,
                 position: 0,
             });
         }
@@ -748,6 +780,7 @@ async fn one_failure_of_few_calls_is_no_page() {
             failed,
             is_final: true,
             duration_ms: 20,
+            weight: 1_000_000,
             position: 0,
         });
     };

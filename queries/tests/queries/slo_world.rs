@@ -38,6 +38,8 @@ pub(crate) struct Call {
     pub(crate) failed: bool,
     pub(crate) is_final: bool,
     pub(crate) duration_ms: i64,
+    /// For how many it stands, in millionths.
+    pub(crate) weight: i64,
     pub(crate) position: u64,
 }
 
@@ -59,7 +61,7 @@ impl Call {
             "outcome" => text(if self.failed { "error" } else { "ok" }),
             "error_class" => text(if self.failed { "server" } else { "none" }),
             "attempt" => ScalarValue::Int32(Some(1)),
-            "weight" => ScalarValue::Decimal128(Some(1_000_000), 18, 6),
+            "weight" => ScalarValue::Decimal128(Some(self.weight.into()), 18, 6),
             _ if column.nullable => ScalarValue::try_new_null(&column.column_type.arrow()).unwrap(),
             name => match column.column_type {
                 ColumnType::Word | ColumnType::Text => text(name),

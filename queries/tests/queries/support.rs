@@ -65,7 +65,9 @@ pub(crate) fn text(text: &str) -> ScalarValue {
 
 /// A random row of `calls` that ended within the two hours before [`NOW`]; about a fifth of what may be null is.
 pub(crate) fn random_call(rng: &mut Rng, position: u64) -> Row {
-    let end = UnixMicros(NOW.0 - (rng.below(2 * 3_600_000_000)).cast_signed());
+    // Most of the last two hours, and the others of the last three days.
+    let hours = if rng.one_in(4) { 72 } else { 2 };
+    let end = UnixMicros(NOW.0 - (rng.below(hours * 3_600_000_000)).cast_signed());
     let magnitude = 12 + rng.below(24);
     let duration_ns = rng.below(1 << magnitude).cast_signed();
     let failed = rng.one_in(4);
