@@ -10,7 +10,7 @@ use super::DemoError;
 use crate::loadgen::fleet::{self, Break, FRAGILE};
 use crate::loadgen::ledger::{Ledger, counted};
 use crate::loadgen::send::Sender;
-use crate::loadgen::traffic::{Batch, Export, Scenario, Traffic};
+use crate::loadgen::traffic::{Batch, Export, Manner, Scenario, Traffic};
 use crate::screen::Bar;
 
 const MINUTE_NS: u64 = 60_000_000_000;
@@ -35,6 +35,7 @@ pub(crate) struct Plan {
     pub(crate) days: u64,
     /// About so many, of tools, models and agents.
     pub(crate) calls: u64,
+    pub(crate) manner: Manner,
 }
 
 impl Plan {
@@ -50,7 +51,7 @@ impl Plan {
     }
 
     pub(crate) fn traffic(&self) -> Traffic {
-        Traffic::new(self.seed, self.end_ns, Scenario::Fleet, vec![self.incident()])
+        Traffic::new(self.seed, self.end_ns, Scenario::Fleet, vec![self.incident()]).in_manner(self.manner)
     }
 
     /// The exports, each with the time at which the last of it ended.
@@ -141,7 +142,8 @@ mod tests {
 
     #[test]
     fn a_history_has_about_the_calls_that_are_asked_for_in_order_and_before_its_end() {
-        let plan = Plan { seed: 1, end_ns: 1_795_233_600_000_000_000, days: 30, calls: 50_000 };
+        let plan =
+            Plan { seed: 1, end_ns: 1_795_233_600_000_000_000, days: 30, calls: 50_000, manner: Manner::default() };
         let (mut traffic, mut ledger, mut last) = (plan.traffic(), Ledger::default(), 0);
         for start_ns in plan.runs() {
             assert!((plan.start_ns()..plan.end_ns).contains(&start_ns) && start_ns >= last);

@@ -4,28 +4,31 @@
 //! with the ledger of what was sent, and goes on with live traffic, in which one tool breaks and heals. It asks the server
 //! through its HTTP API only: what is shown is what everybody gets.
 
+mod books;
 mod check;
 mod history;
 mod live;
 mod slo;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::time::{Instant, MissedTickBehavior};
 use toolgauge_proto::api::ToolReport;
 use toolgauge_proto::time::SystemClock;
 
-pub use check::CheckError;
+pub use books::{History, price_book};
+pub use check::{Answers, CheckError, Checked};
 
 use crate::client::{Api, ApiError};
 use crate::config::Config;
 use crate::loadgen::fleet::{FRAGILE, TOOLS};
 use crate::loadgen::ledger::Ledger;
 use crate::loadgen::send::{Compression, Protocol, Refused, Sender, WrongEndpoint};
+use crate::loadgen::tariff;
+use crate::loadgen::traffic::Manner;
 use crate::loadgen::{dollars, now_ns};
 use crate::screen::{self, Screen};
 use crate::server::{Server, ServerError};
@@ -47,12 +50,6 @@ const TICK: Duration = Duration::from_millis(200);
 const REFRESH: Duration = Duration::from_secs(1);
 /// The time that the table of live figures covers.
 const SHOWN: &str = "-15m";
-
-/// The history of a demo as exports of about so many spans, without a server: each as protobuf, with the time at which the last of
-/// it ended, in nanoseconds since 1970.
-pub fn history(seed: u64, end_ns: u64, days: u64, calls: u64, spans: u64) -> impl Iterator<Item = (u64, Bytes)> {
-    Plan { seed, end_ns, days, calls }.exports(spans).map(|(end_ns, export)| (end_ns, export.body))
-}
 
 /// What to show.
 #[derive(Debug, Clone, clap::Args)]
@@ -168,6 +165,7 @@ pub async fn run(
     config.data = folder.path();
     let objective = slo::write(&config.data).map_err(DemoError::Folder)?;
     config.slo.0.push(objective.display().to_string());
+    config.prices.0.push(write_prices(&config.data).map_err(DemoError::Folder)?);
     let server = Server::start(&config).await?;
     let demo = Demo {
         options,
@@ -184,6 +182,13 @@ pub async fn run(
     };
     server.stop().await?;
     shown
+}
+
+/// Writes the price book of the fleet into the demo's folder; its path.
+fn write_prices(data: &Path) -> std::io::Result<String> {
+    let path = data.join("prices.toml");
+    std::fs::write(&path, tariff::BOOK)?;
+    Ok(path.display().to_string())
 }
 
 struct Demo<'a> {
@@ -209,7 +214,9 @@ impl Demo<'_> {
         self.screen
             .say(&format!("Sending {days} days of history, about {about} calls, over OTLP/gRPC (seed {seed})."))?;
         let bar = Arc::new(self.screen.bar(calls));
-        let plan = Plan { seed, end_ns: now_ns(self.clock), days, calls };
+        // Some costs are left to the book; every trace is sent.
+        let manner = Manner { by_book: true, sampled: false };
+        let plan = Plan { seed, end_ns: now_ns(self.clock), days, calls, manner };
         let (traffic, ledger) = history::send(&plan, &self.sender, Arc::clone(&bar)).await?;
         bar.finish();
         self.api.until_visible().await?;
@@ -227,7 +234,7 @@ impl Demo<'_> {
     }
 
     async fn check(&self, ledger: &Ledger) -> Result<(), DemoError> {
-        let checked = check::check(&self.api, ledger).await?;
+        let checked = check::ask(&self.api).await?.check(ledger)?;
         self.screen.say(&format!(
             "Checked by SQL: {} calls and {} rows, {} USD; all {} figures are those of the generator's ledger.",
             screen::grouped(checked.calls),

@@ -56,7 +56,7 @@ pub(crate) const TOOLS: [Tool; 12] = [
     tool("refund_order", 2, 820_000, 30_000, 4_500_000, 1),
 ];
 
-/// A language model and its prices, in billionths of a dollar per token.
+/// A language model and its prices, in billionths of a dollar per token, where it says what it costs.
 #[derive(Debug)]
 pub(crate) struct Model {
     pub(crate) name: &'static str,
@@ -92,14 +92,19 @@ pub(crate) struct Agent {
     pub(crate) name: &'static str,
     /// Place in [`MODELS`].
     pub(crate) model: usize,
+    /// Whose it is, if it says so.
+    pub(crate) team: Option<&'static str>,
+    /// What it writes into its tracestate, and for how many calls each of its calls stands, in millionths, where fleets are sampled.
+    pub(crate) sampled: Option<(&'static str, u64)>,
     /// How often it is asked, compared with the others.
     pub(crate) weight: u64,
 }
 
 pub(crate) const AGENTS: [Agent; 3] = [
-    Agent { name: "support", model: 1, weight: 6 },
-    Agent { name: "research", model: 0, weight: 3 },
-    Agent { name: "billing", model: 1, weight: 1 },
+    Agent { name: "support", model: 1, team: Some("care"), sampled: None, weight: 6 },
+    Agent { name: "research", model: 0, team: Some("knowledge"), sampled: Some(("ot=th:c", 4_000_000)), weight: 3 },
+    // A third of its traces is left out.
+    Agent { name: "billing", model: 1, team: None, sampled: Some(("ot=th:55555555555555", 1_500_000)), weight: 1 },
 ];
 
 /// The services that export: those of the agents, then those of the servers.

@@ -39,6 +39,7 @@ const STATUS: &[Field] = &[one(2, "message", Kind::Text), one(3, "code", Kind::I
 const SPAN: &[Field] = &[
     one(1, "traceId", Kind::Hex),
     one(2, "spanId", Kind::Hex),
+    one(3, "traceState", Kind::Text),
     one(4, "parentSpanId", Kind::Hex),
     one(5, "name", Kind::Text),
     one(6, "kind", Kind::Int),
@@ -167,6 +168,7 @@ mod tests {
         let span = Span {
             trace_id: [0xAB; 16],
             span_id: 7,
+            trace_state: "ot=th:8",
             parent: None,
             name: "a \"b\"",
             kind: SpanKind::Client,
@@ -175,7 +177,7 @@ mod tests {
             failed: Some("no"),
         };
         wire::span(&mut spans, &span, &[("n", Value::Int(3)), ("d", Value::Double(0.5)), ("t", Value::Text("ü"))]);
-        wire::span(&mut spans, &Span { parent: Some(1), failed: None, ..span }, &[]);
+        wire::span(&mut spans, &Span { trace_state: "", parent: Some(1), failed: None, ..span }, &[]);
         let body: Bytes = wire::request([("shop", &spans)].into_iter());
         let found: serde_json::Value = serde_json::from_str(&of(&body)).unwrap();
         let text = |key: &str, value: &str| serde_json::json!({"key": key, "value": {"stringValue": value}});
@@ -186,7 +188,7 @@ mod tests {
             ]},
             "scopeSpans": [{"scope": {"name": "toolgauge.loadgen"}, "spans": [
                 {
-                    "traceId": "ab".repeat(16), "spanId": "0000000000000007", "name": "a \"b\"", "kind": 3,
+                    "traceId": "ab".repeat(16), "spanId": "0000000000000007", "traceState": "ot=th:8", "name": "a \"b\"", "kind": 3,
                     "startTimeUnixNano": "1769817600000000001", "endTimeUnixNano": "5",
                     "attributes": [
                         {"key": "n", "value": {"intValue": "3"}}, {"key": "d", "value": {"doubleValue": 0.5}}, text("t", "ü"),

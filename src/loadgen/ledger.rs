@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::fleet::{AGENTS, FAILURES, MODELS, TOOLS};
+use super::fleet::{AGENTS, FAILURES, MODELS, SERVERS, TOOLS};
+use super::tariff::Cost;
 
 const DAY_NS: u64 = 86_400_000_000_000;
 
-/// One in so many sessions has its costs written down: those whose number is a multiple.
+/// Unless all of them are asked for, one in so many sessions has its costs written down: those whose number is a multiple.
 pub(crate) const SESSIONS_KEPT: u64 = 64;
 
 /// For whom a call was made.
@@ -18,6 +19,8 @@ pub(crate) struct Who {
     pub(crate) session: u64,
     /// Number of the user, if the call says whose it is.
     pub(crate) user: Option<u64>,
+    /// For how many calls it stands, in millionths.
+    pub(crate) weight: u64,
 }
 
 /// One thing that the generator did.
@@ -34,19 +37,10 @@ pub(crate) enum Fact {
         /// From 1.
         attempt: u32,
         is_final: bool,
-        cost_nano_usd: Option<u64>,
+        cost: Option<Cost>,
     },
     /// A call of a model.
-    Model {
-        who: Who,
-        model: usize,
-        end_ns: u64,
-        failed: bool,
-        input: u64,
-        cached: u64,
-        output: u64,
-        cost_nano_usd: u64,
-    },
+    Model { who: Who, model: usize, end_ns: u64, failed: bool, input: u64, cached: u64, output: u64, cost: Cost },
     /// The run of an agent.
     Agent { agent: usize, end_ns: u64, failed: bool },
     /// One more view of a tool's call, which does not count.
@@ -68,23 +62,74 @@ pub(crate) struct ToolSums {
     pub(crate) duration_ns: u64,
 }
 
-/// What calls have cost.
+/// What calls of tools and models have in common. An attempt is a row.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct CostSums {
     pub(crate) attempts: u64,
     pub(crate) attempts_ok: u64,
+    /// Attempts that no retry followed: logical calls.
+    pub(crate) calls: u64,
+    pub(crate) calls_ok: u64,
+    pub(crate) retries: u64,
     pub(crate) priced: u64,
+    pub(crate) priced_ok: u64,
+    /// Those that a price book priced.
+    pub(crate) by_book: u64,
     pub(crate) cost_nano_usd: u64,
     pub(crate) wasted_nano_usd: u64,
+    /// For how many attempts, and so on, these stand, in millionths.
+    pub(crate) weight: u64,
+    pub(crate) weight_ok: u64,
+    pub(crate) weight_calls: u64,
+    pub(crate) weight_calls_ok: u64,
+    pub(crate) weight_retries: u64,
 }
 
 impl CostSums {
+    /// Those of one attempt.
+    fn of(who: Who, failed: bool, (attempt, is_final): (u32, bool), cost: Option<Cost>) -> Self {
+        let ok = u64::from(!failed);
+        let (calls, retries, priced) = (u64::from(is_final), u64::from(attempt > 1), u64::from(cost.is_some()));
+        let cost_nano_usd = cost.map_or(0, |cost| cost.nano_usd);
+        Self {
+            attempts: 1,
+            attempts_ok: ok,
+            calls,
+            calls_ok: calls * ok,
+            retries,
+            priced,
+            priced_ok: priced * ok,
+            by_book: u64::from(cost.is_some_and(|cost| cost.by_book)),
+            cost_nano_usd,
+            wasted_nano_usd: if failed { cost_nano_usd } else { 0 },
+            weight: who.weight,
+            weight_ok: who.weight * ok,
+            weight_calls: who.weight * calls,
+            weight_calls_ok: who.weight * calls * ok,
+            weight_retries: who.weight * retries,
+        }
+    }
+
     pub(crate) fn add(&mut self, other: &Self) {
-        self.attempts += other.attempts;
-        self.attempts_ok += other.attempts_ok;
-        self.priced += other.priced;
-        self.cost_nano_usd += other.cost_nano_usd;
-        self.wasted_nano_usd += other.wasted_nano_usd;
+        for (mine, more) in [
+            (&mut self.attempts, other.attempts),
+            (&mut self.attempts_ok, other.attempts_ok),
+            (&mut self.calls, other.calls),
+            (&mut self.calls_ok, other.calls_ok),
+            (&mut self.retries, other.retries),
+            (&mut self.priced, other.priced),
+            (&mut self.priced_ok, other.priced_ok),
+            (&mut self.by_book, other.by_book),
+            (&mut self.cost_nano_usd, other.cost_nano_usd),
+            (&mut self.wasted_nano_usd, other.wasted_nano_usd),
+            (&mut self.weight, other.weight),
+            (&mut self.weight_ok, other.weight_ok),
+            (&mut self.weight_calls, other.weight_calls),
+            (&mut self.weight_calls_ok, other.weight_calls_ok),
+            (&mut self.weight_retries, other.weight_retries),
+        ] {
+            *mine += more;
+        }
     }
 }
 
@@ -110,30 +155,45 @@ pub(crate) struct Ledger {
     pub(crate) models: BTreeMap<(u64, &'static str), ModelSums>,
     /// Runs, and those that went well, by day and agent.
     pub(crate) agents: BTreeMap<(u64, &'static str), (u64, u64)>,
-    /// By tool.
-    pub(crate) tool_costs: BTreeMap<&'static str, CostSums>,
+    /// By server and tool.
+    pub(crate) tool_costs: BTreeMap<(&'static str, &'static str), CostSums>,
     /// By model.
     pub(crate) model_costs: BTreeMap<&'static str, CostSums>,
     /// Tools and models by agent.
     pub(crate) agent_costs: BTreeMap<&'static str, CostSums>,
+    /// Tools and models by team.
+    pub(crate) team_costs: BTreeMap<Option<&'static str>, CostSums>,
     /// Tools and models by day.
     pub(crate) day_costs: BTreeMap<u64, CostSums>,
     /// Tools and models by user.
     pub(crate) user_costs: BTreeMap<Option<u64>, CostSums>,
-    /// Tools and models of some sessions.
+    /// Tools and models of some sessions, or of all.
     pub(crate) session_costs: BTreeMap<u64, CostSums>,
+    /// Whether that is all of them.
+    pub(crate) every_session: bool,
     /// Views that do not count.
     pub(crate) views: u64,
     pub(crate) sessions: u64,
 }
 
 impl Ledger {
+    /// One with the costs of every session.
+    pub(crate) fn of_every_session() -> Self {
+        Self { every_session: true, ..Self::default() }
+    }
+
+    /// Whether the costs of this session are written down.
+    pub(crate) fn keeps(&self, session: u64) -> bool {
+        self.every_session || session.is_multiple_of(SESSIONS_KEPT)
+    }
+
     pub(crate) fn add(&mut self, fact: &Fact) {
         match *fact {
-            Fact::Tool { who, tool, end_ns, duration_ns, failure, attempt, is_final, cost_nano_usd } => {
+            Fact::Tool { who, tool, end_ns, duration_ns, failure, attempt, is_final, cost } => {
                 let name = TOOLS[tool].name;
-                let costs = self.spent(who, end_ns, failure.is_some(), cost_nano_usd);
-                self.tool_costs.entry(name).or_default().add(&costs);
+                let costs = CostSums::of(who, failure.is_some(), (attempt, is_final), cost);
+                self.spent(who, end_ns, &costs);
+                self.tool_costs.entry((SERVERS[TOOLS[tool].server].name, name)).or_default().add(&costs);
                 let sums = self.tools.entry((end_ns / DAY_NS, name)).or_default();
                 let ok = u64::from(failure.is_none());
                 sums.attempts += 1;
@@ -141,15 +201,17 @@ impl Ledger {
                 sums.calls += u64::from(is_final);
                 sums.calls_ok += if is_final { ok } else { 0 };
                 sums.retries += u64::from(attempt > 1);
-                sums.priced += u64::from(cost_nano_usd.is_some());
-                sums.cost_nano_usd += cost_nano_usd.unwrap_or_default();
+                sums.priced += costs.priced;
+                sums.cost_nano_usd += costs.cost_nano_usd;
                 sums.duration_ns += duration_ns;
                 if let Some(failure) = failure {
                     *self.errors.entry((name, FAILURES[failure].class)).or_default() += 1;
                 }
             }
-            Fact::Model { who, model, end_ns, failed, input, cached, output, cost_nano_usd } => {
-                let costs = self.spent(who, end_ns, failed, Some(cost_nano_usd));
+            Fact::Model { who, model, end_ns, failed, input, cached, output, cost } => {
+                // Nobody tries a model again.
+                let costs = CostSums::of(who, failed, (1, true), Some(cost));
+                self.spent(who, end_ns, &costs);
                 self.model_costs.entry(MODELS[model].name).or_default().add(&costs);
                 let sums = self.models.entry((end_ns / DAY_NS, MODELS[model].name)).or_default();
                 sums.calls += 1;
@@ -157,7 +219,7 @@ impl Ledger {
                 sums.input_tokens += input;
                 sums.cached_input_tokens += cached;
                 sums.output_tokens += output;
-                sums.cost_nano_usd += cost_nano_usd;
+                sums.cost_nano_usd += costs.cost_nano_usd;
             }
             Fact::Agent { agent, end_ns, failed } => {
                 let (runs, ok) = self.agents.entry((end_ns / DAY_NS, AGENTS[agent].name)).or_default();
@@ -169,23 +231,16 @@ impl Ledger {
         }
     }
 
-    /// Writes down what a call has cost for all that tools and models have in common; gives it for the rest.
-    fn spent(&mut self, who: Who, end_ns: u64, failed: bool, cost_nano_usd: Option<u64>) -> CostSums {
-        let cost = cost_nano_usd.unwrap_or_default();
-        let sums = CostSums {
-            attempts: 1,
-            attempts_ok: u64::from(!failed),
-            priced: u64::from(cost_nano_usd.is_some()),
-            cost_nano_usd: cost,
-            wasted_nano_usd: if failed { cost } else { 0 },
-        };
-        self.agent_costs.entry(AGENTS[who.agent].name).or_default().add(&sums);
-        self.day_costs.entry(end_ns / DAY_NS).or_default().add(&sums);
-        self.user_costs.entry(who.user).or_default().add(&sums);
-        if who.session.is_multiple_of(SESSIONS_KEPT) {
-            self.session_costs.entry(who.session).or_default().add(&sums);
+    /// Writes down a call of a tool or a model for all that they have in common.
+    fn spent(&mut self, who: Who, end_ns: u64, sums: &CostSums) {
+        let agent = &AGENTS[who.agent];
+        self.agent_costs.entry(agent.name).or_default().add(sums);
+        self.team_costs.entry(agent.team).or_default().add(sums);
+        self.day_costs.entry(end_ns / DAY_NS).or_default().add(sums);
+        self.user_costs.entry(who.user).or_default().add(sums);
+        if self.keeps(who.session) {
+            self.session_costs.entry(who.session).or_default().add(sums);
         }
-        sums
     }
 
     pub(crate) fn merge(&mut self, other: Self) {
@@ -224,6 +279,7 @@ impl Ledger {
         merge(&mut self.tool_costs, other.tool_costs);
         merge(&mut self.model_costs, other.model_costs);
         merge(&mut self.agent_costs, other.agent_costs);
+        merge(&mut self.team_costs, other.team_costs);
         merge(&mut self.day_costs, other.day_costs);
         merge(&mut self.user_costs, other.user_costs);
         merge(&mut self.session_costs, other.session_costs);

@@ -9,6 +9,7 @@ pub(crate) mod fleet;
 mod json;
 pub(crate) mod ledger;
 pub(crate) mod send;
+pub(crate) mod tariff;
 pub(crate) mod traffic;
 mod wire;
 

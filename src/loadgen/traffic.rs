@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::dice::Dice;
 use super::fleet::{AGENTS, Break, FAILURES, MODELS, SERVERS, SERVICES, TOOLS};
 use super::ledger::{Fact, Who};
+use super::tariff::{self, Cost};
 use super::wire::{self, Message, Span, SpanKind, Value};
 
 const MS_NS: u64 = 1_000_000;
@@ -32,6 +33,15 @@ pub enum Scenario {
     Plain,
     /// As the fleet, but every tool fails half of the time
     Flaky,
+}
+
+/// What a fleet leaves to others.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Manner {
+    /// What some calls cost, to [`tariff::BOOK`].
+    pub(crate) by_book: bool,
+    /// For how many its traces stand, to their tracestate: some agents are sampled.
+    pub(crate) sampled: bool,
 }
 
 /// One run of an agent.
@@ -92,6 +102,7 @@ pub(crate) struct Traffic {
     dice: Dice,
     ids: Dice,
     scenario: Scenario,
+    manner: Manner,
     breaks: Vec<Break>,
     sessions: Vec<Session>,
 }
@@ -101,15 +112,34 @@ struct Scene {
     trace_id: [u8; 16],
     agent: usize,
     session: Session,
+    trace_state: &'static str,
+    weight: u64,
+}
+
+impl Scene {
+    fn who(&self, user: Option<u64>) -> Who {
+        Who { agent: self.agent, session: self.session.number, user, weight: self.weight }
+    }
+
+    /// What all its spans say of whose they are.
+    fn team(&self, attributes: &mut Vec<(&str, Value<'_>)>) {
+        attributes.extend(AGENTS[self.agent].team.map(|team| ("toolgauge.team", Value::Text(team))));
+    }
 }
 
 impl Traffic {
     /// `origin`: when the load begins, or anything else that no other load has.
     pub(crate) fn new(seed: u64, origin: u64, scenario: Scenario, breaks: Vec<Break>) -> Self {
         let ids = Dice::new(Dice::new(seed).next() ^ origin);
-        let mut traffic = Self { dice: Dice::new(seed), ids, scenario, breaks, sessions: Vec::new() };
+        let (manner, sessions) = (Manner::default(), Vec::new());
+        let mut traffic = Self { dice: Dice::new(seed), ids, scenario, manner, breaks, sessions };
         traffic.sessions = (0..SESSIONS).map(|_| traffic.session()).collect();
         traffic
+    }
+
+    /// From now on, it leaves this to others.
+    pub(crate) fn in_manner(self, manner: Manner) -> Self {
+        Self { manner, ..self }
     }
 
     pub(crate) fn dice(&mut self) -> &mut Dice {
@@ -122,7 +152,8 @@ impl Traffic {
     }
 
     fn session(&mut self) -> Session {
-        let (number, user_number) = (self.ids.next(), self.dice.below(200));
+        // Its id begins with a letter: one of digits alone may look like the number of a card, and be masked.
+        let (number, user_number) = (self.ids.next() | 0xC << 60, self.dice.below(200));
         let (id, user) = (format!("conv-{number:016x}"), format!("user-{user_number:03}"));
         Session { number, id, user_number, user, new: true }
     }
@@ -153,7 +184,9 @@ impl Traffic {
         let mut trace_id = [0; 16];
         trace_id[..8].copy_from_slice(&self.ids.next().to_be_bytes());
         trace_id[8..].copy_from_slice(&(self.ids.next() | 1).to_be_bytes());
-        let scene = Scene { trace_id, agent, session };
+        let sampled = AGENTS[agent].sampled.filter(|_| self.manner.sampled);
+        let (trace_state, weight) = sampled.unwrap_or(("", 1_000_000));
+        let scene = Scene { trace_id, agent, session, trace_state, weight };
         if self.scenario == Scenario::Plain {
             run.end_ns = self.tool(&mut run, &scene, None, start_ns);
             return run;
@@ -188,6 +221,7 @@ impl Traffic {
         let span = Span {
             trace_id: scene.trace_id,
             span_id: root,
+            trace_state: scene.trace_state,
             parent: None,
             name: &format!("invoke_agent {}", agent.name),
             kind: SpanKind::Internal,
@@ -201,6 +235,7 @@ impl Traffic {
             ("gen_ai.conversation.id", Value::Text(&scene.session.id)),
             ("user.id", Value::Text(&scene.session.user)),
         ];
+        scene.team(&mut attributes);
         if failed {
             attributes.push(("error.type", Value::Text("InternalServerError")));
         }
@@ -217,10 +252,13 @@ impl Traffic {
         let input = self.dice.spread(900) + 400 * round;
         let cached = if round > 0 { input / 2 } else { 0 };
         let output = if failed { 0 } else { self.dice.spread(160) };
-        let cost_nano_usd = input * model.input_nano_usd + output * model.output_nano_usd;
+        let cost = tariff::model(model, input, cached, output)
+            .filter(|_| self.manner.by_book)
+            .unwrap_or(Cost::reported(input * model.input_nano_usd + output * model.output_nano_usd));
         let span = Span {
             trace_id: scene.trace_id,
             span_id: self.span_id(),
+            trace_state: scene.trace_state,
             parent: Some(root),
             name: &format!("chat {}", model.name),
             kind: SpanKind::Client,
@@ -237,15 +275,16 @@ impl Traffic {
             ("gen_ai.usage.input_tokens", Value::Int(input)),
             ("gen_ai.usage.cache_read.input_tokens", Value::Int(cached)),
             ("gen_ai.usage.output_tokens", Value::Int(output)),
-            ("toolgauge.cost.usd", dollars(cost_nano_usd)),
         ];
+        attributes.extend(said(Some(cost)));
+        scene.team(&mut attributes);
         if failed {
             attributes.push(("error.type", Value::Text("InternalServerError")));
         }
         run.span(scene.agent, &span, &attributes);
         let model = agent.model;
-        let who = Who { agent: scene.agent, session: scene.session.number, user: None };
-        run.facts.push(Fact::Model { who, model, end_ns, failed, input, cached, output, cost_nano_usd });
+        let who = scene.who(None);
+        run.facts.push(Fact::Model { who, model, end_ns, failed, input, cached, output, cost });
         (end_ns, failed)
     }
 
@@ -305,13 +344,16 @@ impl Traffic {
         let micros = if timeout { 2_000_000 + self.dice.below(5_000) } else { self.dice.spread(how.median_us) };
         let duration_ns = micros * 1000 + self.dice.below(1000);
         let end_ns = start_ns + duration_ns;
-        let cost_nano_usd = how.cost_nano_usd.map(|cost| self.dice.between(cost / 2, cost + cost / 2));
+        let reported = how.cost_nano_usd.map(|cost| Cost::reported(self.dice.between(cost / 2, cost + cost / 2)));
+        let by_book = || tariff::tool(how, duration_ns).filter(|_| self.manner.by_book);
+        let cost = reported.or_else(by_book);
         let error = failure.map(|failure| &FAILURES[failure]);
 
         let outer = self.span_id();
         let span = |span_id, parent, name, kind, inset_ns| Span {
             trace_id: scene.trace_id,
             span_id,
+            trace_state: scene.trace_state,
             parent,
             name,
             kind,
@@ -331,16 +373,15 @@ impl Traffic {
             ("user.id", Value::Text(&scene.session.user)),
             ("server.address", Value::Text(server.name)),
         ];
-        if let Some(cost) = cost_nano_usd {
-            attributes.push(("toolgauge.cost.usd", dollars(cost)));
-        }
+        attributes.extend(said(cost));
+        scene.team(&mut attributes);
         if let Some(error) = error {
             attributes.push(("error.type", Value::Text(error.error_type)));
         }
         let name = format!("execute_tool {}", how.name);
         run.span(scene.agent, &span(outer, root, &name, SpanKind::Internal, 0), &attributes);
-        let who = Who { agent: scene.agent, session: scene.session.number, user: Some(scene.session.user_number) };
-        run.facts.push(Fact::Tool { who, tool, end_ns, duration_ns, failure, attempt, is_final, cost_nano_usd });
+        let who = scene.who(Some(scene.session.user_number));
+        run.facts.push(Fact::Tool { who, tool, end_ns, duration_ns, failure, attempt, is_final, cost });
 
         let reporting = server.service.and_then(|service| SERVICES.iter().position(|name| *name == service));
         if let (Some(reporting), Scenario::Fleet | Scenario::Flaky) = (reporting, self.scenario) {
@@ -371,6 +412,12 @@ impl Run {
         wire::span(&mut self.spans[service], span, attributes);
         self.span_count += 1;
     }
+}
+
+/// What a call says of its cost, unless it leaves that to the book.
+fn said(cost: Option<Cost>) -> Option<(&'static str, Value<'static>)> {
+    let cost = cost.filter(|cost| !cost.by_book)?;
+    Some(("toolgauge.cost.usd", dollars(cost.nano_usd)))
 }
 
 /// The double nearest to this amount; its shortest text is the amount again, since it has at most 15 digits.

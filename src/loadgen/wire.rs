@@ -93,6 +93,8 @@ fn attribute(message: &mut Message, number: u32, key: &str, value: Value<'_>) {
 pub(crate) struct Span<'a> {
     pub(crate) trace_id: [u8; 16],
     pub(crate) span_id: u64,
+    /// Empty for none.
+    pub(crate) trace_state: &'a str,
     pub(crate) parent: Option<u64>,
     pub(crate) name: &'a str,
     pub(crate) kind: SpanKind,
@@ -108,6 +110,9 @@ pub(crate) fn span(spans: &mut Message, span: &Span<'_>, attributes: &[(&str, Va
     spans.message(SPANS, |message| {
         message.bytes(1, &span.trace_id);
         message.bytes(2, &span.span_id.to_be_bytes());
+        if !span.trace_state.is_empty() {
+            message.bytes(3, span.trace_state.as_bytes());
+        }
         if let Some(parent) = span.parent {
             message.bytes(4, &parent.to_be_bytes());
         }

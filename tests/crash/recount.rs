@@ -121,10 +121,23 @@ fn never_negative(rng: &mut SimRng, rows: &RecordBatch) {
     for row in 0..rows.num_rows() {
         assert!(flag(rows, "final", row) || flag(rows, "outcome", row), "a success is followed by a retry");
     }
+    // Cut in two in any way, the parts have no more and no less than the whole.
     for _ in 0..8 {
         let seed = rng.next_u64();
-        let (calls, failures) = logical(rows, |row| SimRng::new(seed ^ row as u64).below(2) == 0);
-        assert!(failures <= calls);
+        let side = |row: usize| SimRng::new(seed ^ row as u64).below(2) == 0;
+        let (one, other) = (logical(rows, side), logical(rows, |row| !side(row)));
+        assert_eq!((one.0 + other.0, one.1 + other.1), logical(rows, |_| true));
+    }
+    // Of a chain one attempt is final, however long it is: those that begin one are as many as those that end one.
+    let column = |name| rows.column(Table::Calls.index_of(name)).as_binary::<i32>();
+    let (ids, firsts) = (column("row_id"), column("logical_call_id"));
+    let mut ends: BTreeMap<&[u8], usize> = ids.iter().flatten().map(|id| (id, 0)).collect();
+    for row in (0..rows.num_rows()).filter(|row| flag(rows, "final", *row)) {
+        let first = if firsts.is_valid(row) { firsts.value(row) } else { ids.value(row) };
+        *ends.get_mut(first).unwrap() += 1;
+    }
+    for row in 0..rows.num_rows() {
+        assert_eq!(ends[ids.value(row)], usize::from(firsts.is_null(row)), "a chain has not one end");
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod accounting;
 mod alerts;
+mod chains;
 mod cli;
 mod corpora;
 mod costs;
@@ -17,6 +18,9 @@ mod javascript_sdk;
 mod kill;
 mod live_agents;
 mod load;
+mod month;
+#[path = "../month/mod.rs"]
+mod month_of_a_fleet;
 mod operation;
 #[path = "../../collector/tests/otlp_json/mod.rs"]
 mod otlp_json;

@@ -416,14 +416,22 @@ const LOOKS: [u8; 256] = {
 /// Fewest and most digits of the numbers of the large networks' cards.
 const CARD_DIGITS: (usize, usize) = (14, 16);
 
-/// Whether a card number stands in the text: a run of the digits of one network, which ids of other kinds rarely have.
+/// Whether a card number stands in the text: a run of the digits of one network, which ids of other kinds rarely have. Digits next to a letter of
+/// hex are part of an id.
 fn holds_card(text: &str) -> bool {
     let is_card = |digits: &str| {
         (CARD_DIGITS.0..=CARD_DIGITS.1).contains(&digits.len())
             && digits.starts_with(['3', '4', '5', '6'])
             && passes_luhn(digits)
     };
-    let mut runs = text.split(|c: char| !c.is_ascii_digit());
+    let is_hex = |c: Option<char>| c.is_some_and(|c| c.is_ascii_hexdigit() && !c.is_ascii_digit());
+    let mut start = 0;
+    let mut runs = text.split(|c: char| !c.is_ascii_digit()).filter(|run| {
+        let end = start + run.len();
+        let around = (text[..start].chars().next_back(), text[end..].chars().next());
+        start = end + around.1.map_or(0, char::len_utf8);
+        !is_hex(around.0) && !is_hex(around.1)
+    });
     let parted = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
     runs.any(is_card) || parted && is_card(&text.replace('-', ""))
 }
@@ -564,6 +572,9 @@ mod tests {
             ("1790010008537000000", "1790010008537000000"),
             ("ghost_writer", "ghost_writer"),
             ("user-4111111111111111", "user-[redacted]"),
+            ("order4111111111111111", "order[redacted]"),
+            ("conv-30500668457404fa", "conv-30500668457404fa"),
+            ("conv-8a61918904729158", "conv-8a61918904729158"),
             ("password=hunter2", "[redacted]"),
             ("my chat, number 2", "my chat, number 2"),
             ("org/team:agent|7", "org/team:agent|7"),
