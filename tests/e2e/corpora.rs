@@ -9,8 +9,6 @@ use toolgauge::config::Time;
 use crate::http_door::{JSON, post};
 use crate::sandbox::{LOGS, Sandbox, TRACES, close, nanos, nanos_of_number};
 
-/// Longer than any pause between two attempts in the captures.
-const SETTLE: Duration = Duration::from_secs(3);
 /// The captures get old; nothing of them may be refused for it.
 const RETENTION: Duration = Duration::from_secs(100 * 366 * 86_400);
 
@@ -56,7 +54,6 @@ async fn check(name: &str) {
     let folder = folder(name);
     let manifest: Value = serde_json::from_slice(&std::fs::read(folder.join("manifest.json")).unwrap()).unwrap();
     let sandbox = Sandbox::start_with(|config| {
-        config.settle.after = Time(SETTLE);
         config.recognise.retention = Time(RETENTION);
     })
     .await;

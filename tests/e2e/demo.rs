@@ -6,7 +6,6 @@ use prost::Message as _;
 use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
-use toolgauge::config::Time;
 
 use crate::process::{program, run, run_within};
 use crate::sandbox::{LIMIT, Sandbox, TRACES, nanos, now_ns};
@@ -86,7 +85,7 @@ async fn load(endpoint: &str, arguments: &[&str]) -> Value {
 /// reports as acknowledged is what SQL counts.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_loads_report_as_acknowledged_is_what_sql_counts() {
-    let sandbox = Sandbox::start_with(|config| config.settle.after = Time(LIMIT)).await;
+    let sandbox = Sandbox::start().await;
     let (grpc, http) = (format!("http://{}", sandbox.otlp), format!("http://{}", sandbox.otlp_http));
     let mut reports = Vec::new();
     for (endpoint, arguments) in [
@@ -119,7 +118,7 @@ async fn what_loads_report_as_acknowledged_is_what_sql_counts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_game_day_one_tool_fails_as_it_is_asked_for() {
-    let sandbox = Sandbox::start_with(|config| config.settle.after = Time(LIMIT)).await;
+    let sandbox = Sandbox::start().await;
     let arguments = [
         "--duration",
         "1s",
@@ -205,7 +204,7 @@ async fn a_load_has_the_headers_that_are_asked_for_and_speaks_tls() {
 /// `trace` show it.
 #[tokio::test(flavor = "multi_thread")]
 async fn top_tail_and_trace_show_a_running_server() {
-    let sandbox = Sandbox::start_with(|config| config.settle.after = Time(LIMIT)).await;
+    let sandbox = Sandbox::start().await;
     sandbox.client().await.export(TRACES, &trace(1, 0, now_ns()).encode_to_vec()).await;
     sandbox.api.until_visible().await;
     let look = async |arguments: &[&str]| {

@@ -102,7 +102,6 @@ async fn rows_are_the_same_whichever_transport_and_encoding_carried_them() {
     let mut expected = None;
     for way in ["gRPC", "protobuf", "protobuf gzip", "JSON", "JSON zstd"] {
         let sandbox = Sandbox::start_with(|config| {
-            config.settle.after = Time(LIMIT);
             config.recognise.retention = Time(RETENTION);
         })
         .await;

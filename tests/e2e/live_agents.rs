@@ -2,16 +2,11 @@
 //! the telemetry that it brings along.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde_json::{Value, json};
-use toolgauge::config::Time;
 
 use crate::python_sdk::script;
 use crate::sandbox::{Sandbox, nanos};
-
-/// Enough for every process to export.
-const SETTLE: Duration = Duration::from_secs(10);
 
 /// Scenario: agents whose model asks for parallel calls with equal arguments, for calls that fail and are tried again, for
 /// tools that an MCP server in another process carries out, and for one that ends the run; then calls of the MCP client
@@ -19,7 +14,7 @@ const SETTLE: Duration = Duration::from_secs(10);
 /// outcome, id and attempt, whichever of three layers told of it; models are priced to the ninth decimal.
 #[tokio::test(flavor = "multi_thread")]
 async fn agents_and_mcp_in_two_processes_are_counted_as_their_tools_wrote_it_down() {
-    let sandbox = Sandbox::start_with(|config| config.settle.after = Time(SETTLE)).await;
+    let sandbox = Sandbox::start().await;
     let arguments = [format!("http://{}", sandbox.otlp), "1".to_owned()];
     let ledger = script("live_agent.py", &arguments, &[]).await;
     sandbox.api.until_visible().await;

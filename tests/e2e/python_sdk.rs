@@ -16,8 +16,6 @@ use crate::sandbox::{Sandbox, close, nanos};
 /// Seed, protocol and compression.
 const WAYS: [(u64, &str, &str); 3] =
     [(1, "grpc", "gzip"), (20_260_131, "http/protobuf", "gzip"), (7, "http/protobuf", "none")];
-/// Enough for one service to export after the other, so that all views of a call meet.
-const SETTLE: Duration = Duration::from_secs(10);
 
 /// Runs a script of `tests/python`; the JSON that it prints.
 pub(crate) async fn script(name: &str, arguments: &[String], environment: &[(&str, &str)]) -> Value {
@@ -41,7 +39,6 @@ pub(crate) async fn script(name: &str, arguments: &[String], environment: &[(&st
 async fn the_python_sdk_gets_back_exactly_what_it_sent_and_polars_reads_the_same() {
     for (seed, protocol, compression) in WAYS {
         let sandbox = Sandbox::start_with(|config| {
-            config.settle.after = Time(SETTLE);
             // Sums are written with the rows they are of.
             config.lake.fold_interval = Time(Duration::ZERO);
         })

@@ -44,7 +44,7 @@ async fn a_graceful_stop_under_load_keeps_everything_and_ends_with_code_0() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_is_visible_soon_after_it_is_acknowledged() {
-    let sandbox = Sandbox::start_with(|config| config.settle.after = Time(Duration::from_secs(60))).await;
+    let sandbox = Sandbox::start().await;
     let mut client = sandbox.client().await;
     let mut longest = Duration::ZERO;
     for number in 1..=20 {

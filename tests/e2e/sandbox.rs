@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -13,7 +15,7 @@ use tokio::net::TcpStream;
 use toolgauge::config::{Config, Time};
 use toolgauge::server::Server;
 use toolgauge_proto::api::{Problem, SqlRequest, SqlResponse, Status, ToolReport, ToolsReport};
-use toolgauge_proto::time::{Clock as _, SystemClock};
+use toolgauge_proto::time::{Clock, SystemClock, UnixMicros};
 
 use crate::traffic::{request, span_id, trace_id};
 
@@ -61,9 +63,22 @@ pub(crate) async fn until<T>(limit: Duration, what: &str, mut condition: impl As
     }
 }
 
+/// The machine's clock, ahead by as much as the test says: rows have all the time they need to meet, however slow the
+/// machine is, and no test waits for them to settle.
+#[derive(Debug, Default)]
+struct AheadClock(AtomicI64);
+
+impl Clock for AheadClock {
+    fn now(&self) -> UnixMicros {
+        UnixMicros(SystemClock.now().0 + self.0.load(Ordering::SeqCst))
+    }
+}
+
 /// A server in this process.
 pub(crate) struct Sandbox {
     pub(crate) folder: TempDir,
+    clock: Arc<AheadClock>,
+    settle: Duration,
     pub(crate) otlp: SocketAddr,
     pub(crate) otlp_http: SocketAddr,
     pub(crate) api: Api,
@@ -75,7 +90,8 @@ impl Sandbox {
         Self::start_with(|_| ()).await
     }
 
-    /// Rows settle after a second and are committed at once, if `change` does not say otherwise.
+    /// Rows settle after a minute, or when [`Self::until_committed`] is called, and are committed at once, if `change` does not
+    /// say otherwise.
     pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config {
@@ -85,14 +101,15 @@ impl Sandbox {
             http: SocketAddr::from(([127, 0, 0, 1], 0)),
             ..Config::default()
         };
-        config.settle.after = Time(Duration::from_secs(1));
         config.lake.commit_interval = Time(Duration::from_millis(200));
         // What is not asked for must not write.
         config.alerting.learn_slos.0 = false;
         change(&mut config);
-        let server = Server::start(&config).await.unwrap();
+        let clock = Arc::new(AheadClock::default());
+        let server = Server::start_at(&config, Arc::<AheadClock>::clone(&clock)).await.unwrap();
         let (otlp, otlp_http) = (server.otlp_grpc, server.otlp_http);
-        Self { folder, otlp, otlp_http, api: Api::new(server.http), server: Some(server) }
+        let settle = config.settle.after.0;
+        Self { folder, clock, settle, otlp, otlp_http, api: Api::new(server.http), server: Some(server) }
     }
 
     pub(crate) fn lake(&self) -> PathBuf {
@@ -103,9 +120,11 @@ impl Sandbox {
         Raw::connect(self.otlp).await
     }
 
-    /// Waits until every row is in the lake. Time in the log goes on with what is received, so something is sent.
+    /// Lets every row settle, and waits until it is in the lake. Time in the log goes on with what is received, so something is
+    /// sent.
     pub(crate) async fn until_committed(&self) {
         self.api.until_visible().await;
+        self.clock.0.fetch_add(i64::try_from(self.settle.as_micros()).unwrap(), Ordering::SeqCst);
         let mut client = self.client().await;
         let mut sent = 0;
         until(LIMIT, "every row is committed", async || {

@@ -18,7 +18,7 @@ from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from pydantic_ai import Agent, ModelRetry
 from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.models.function import FunctionModel
@@ -31,8 +31,20 @@ MODEL = "gpt-4o-mini"
 PRICE = (Decimal("0.15"), Decimal("0.075"), Decimal("0.60"))
 
 randoms = random.Random(SEED)
+exports = collections.Counter()
+
+
+class Exporter(OTLPSpanExporter):
+    """Has time on a busy machine, and remembers how exports ended."""
+
+    def export(self, spans):
+        result = super().export(spans)
+        exports[result] += 1
+        return result
+
+
 provider = TracerProvider(resource=Resource.create({"service.name": "assistant"}))
-provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=ENDPOINT, insecure=True)))
+provider.add_span_processor(BatchSpanProcessor(Exporter(endpoint=ENDPOINT, insecure=True, timeout=50)))
 trace.set_tracer_provider(provider)
 
 tools = collections.defaultdict(lambda: {"calls": 0, "errors": 0, "retries": 0, "final": 0, "min_ns": 0, "call_ids": []})
@@ -143,6 +155,7 @@ async def main():
             result = await client.call_tool("stock_level", {"item": item})
             note("stock_level", None, not result.is_error, min_ns=10_000_000)
     provider.shutdown()
+    assert set(exports) == {SpanExportResult.SUCCESS}, exports
     models["cost"] = f"{models['cost']:.9f}"
     print(json.dumps({"tools": tools, "models": models, "agents": agents}))
 
