@@ -1,6 +1,7 @@
 //! Power cuts at every operation, and at random ones.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::RecordBatch;
 use toolgauge_collector::fs::sim::{SimFs, SimRng, Survival};
@@ -58,6 +59,9 @@ fn operations(plan: &Plan) -> (u64, Arc<SimFs>) {
     (fs.operations(), fs)
 }
 
+/// What a small plan takes, about; its last commits and merges are as likely to be cut off as its first ones.
+const PLAN_OPERATIONS: usize = 400;
+
 fn random_survival(rng: &mut SimRng) -> Survival {
     match rng.below(8) {
         0 => Survival::None,
@@ -71,7 +75,7 @@ fn random_survival(rng: &mut SimRng) -> Survival {
 fn random_run(seed: u64) -> (Rows, Vec<u64>) {
     let mut rng = SimRng::new(seed);
     let plan = Plan::draw(seed, Size::SMALL);
-    let mut crashes = vec![(1 + rng.below(140) as u64, random_survival(&mut rng), rng.next_u64())];
+    let mut crashes = vec![(1 + rng.below(PLAN_OPERATIONS) as u64, random_survival(&mut rng), rng.next_u64())];
     while rng.below(3) == 0 {
         crashes.push((1 + rng.below(30) as u64, random_survival(&mut rng), rng.next_u64()));
     }
@@ -83,15 +87,18 @@ fn random_run(seed: u64) -> (Rows, Vec<u64>) {
 /// Guarantees: every row that was acknowledged is found exactly once, decided as without a crash.
 #[test]
 fn a_power_cut_at_any_operation_leaves_every_row_once() {
-    let plan = Plan::draw(1, Size::SMALL);
-    let (operations, fs) = operations(&plan);
+    let writes_all = |seed| {
+        let plan = Plan::draw(seed, Size::SMALL);
+        let (operations, fs) = operations(&plan);
+        let all = Table::ALL.iter().all(|table| !files::rows(&fs, *table).is_empty());
+        let arrivals = files::rows(&fs, Table::Arrivals);
+        let rows: usize = arrivals.iter().map(RecordBatch::num_rows).sum();
+        let in_parts = rows > Rows::of([&[], &arrivals, &[]]).arrivals.len();
+        (all && in_parts).then_some((plan, operations))
+    };
+    let found = (1..50).find_map(writes_all);
+    let (plan, operations) = found.expect("no history writes every table, and a minute of arrivals in parts");
     assert!(operations > 100, "{operations}");
-    for table in Table::ALL {
-        assert!(!files::rows(&fs, table).is_empty(), "{} is not written", table.name());
-    }
-    let arrivals = files::rows(&fs, Table::Arrivals);
-    let rows: usize = arrivals.iter().map(RecordBatch::num_rows).sum();
-    assert!(rows > Rows::of([&[], &arrivals, &[]]).arrivals.len(), "no minute of arrivals is committed in parts");
     each(1..operations + 1, |at| drop(crash(&plan, fresh_disk(1), [(at, Survival::None, at)], Query::Files)));
 }
 
@@ -130,6 +137,31 @@ fn a_crash_at_any_operation_of_a_merge_leaves_every_row_once_and_no_file() {
         }
         drop(history.finish(&fs, machine, Query::Files));
     });
+}
+
+/// Scenario: random histories live to their end, and every moment of each is looked at as the last one: the disk forgets what was
+/// not synced, all of it, nothing of it, or any part. Guarantees: whatever had been acknowledged by then is found exactly once,
+/// decided as without a crash, and every derived table says what a recount says. One life gives hundreds of crashes, each for
+/// the price of its recovery.
+#[test]
+fn a_crash_at_any_moment_of_random_histories_leaves_every_row_once() {
+    let (crashes, histories) = (AtomicU64::new(0), runs(5));
+    each(100_000..100_000 + histories, |seed| {
+        let rng = &mut SimRng::new(seed);
+        let plan = Plan::draw(seed, Size::SMALL);
+        let fs = fresh_disk(seed);
+        fs.keep_moments();
+        let mut history = History::new(&plan);
+        let machine = history.live(&fs, Query::Files).unwrap();
+        drop(history.finish(&fs, machine, Query::Files));
+        let rows = history.rows_by_position();
+        for (moment, operations) in fs.moments().into_iter().zip(0..) {
+            history.recover(&moment.restart(rng.next_u64(), random_survival(rng)), operations, &rows);
+            crashes.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let crashes = crashes.into_inner();
+    assert!(crashes > 200 * histories, "{crashes} crashes in {histories} histories");
 }
 
 /// Scenario: power cuts anywhere; a part of what was not synced has reached the disk, and the recovery may crash too.

@@ -206,6 +206,15 @@ enum Sent {
     Acknowledged,
 }
 
+/// What clients had been told when the disk had done so many operations.
+#[derive(Clone, Copy, Debug)]
+struct Promise {
+    operations: u64,
+    acknowledged: WalPosition,
+    /// Rows of `alerts`.
+    alerts: i64,
+}
+
 /// One history: a plan, carried out over any number of crashes.
 pub(crate) struct History<'p> {
     plan: &'p Plan,
@@ -219,6 +228,7 @@ pub(crate) struct History<'p> {
     /// Every frame that was ever durable, forgotten ones too.
     frames: BTreeMap<u64, Frame>,
     oracle: Fold,
+    promises: Vec<Promise>,
 }
 
 fn is_down<E: std::error::Error + 'static>(fs: &SimFs, error: E) -> Down {
@@ -245,6 +255,7 @@ impl<'p> History<'p> {
             compacted: [0; 2],
             frames: BTreeMap::new(),
             oracle: Fold::new(&settings()).unwrap(),
+            promises: Vec::new(),
         }
     }
 
@@ -272,6 +283,7 @@ impl<'p> History<'p> {
                 Step::Commit => {
                     let committed = machine.commit();
                     self.alerts = machine.reader.alerts();
+                    self.promise(fs);
                     committed.map_err(|error| is_down(fs, error))?;
                     let [calls, arrivals] = [Table::Calls, Table::Arrivals].map(|table| machine.tables.up_to(table));
                     let (up_to, not_younger_than) = machine.fold.forgettable(calls, arrivals);
@@ -333,6 +345,7 @@ impl<'p> History<'p> {
             self.exports[*export] = Sent::Acknowledged;
         }
         self.acknowledged = machine.wal.synced();
+        self.promise(fs);
         self.durable(&frames);
         for frame in &frames {
             machine.fold.apply(frame).unwrap();
@@ -356,6 +369,43 @@ impl<'p> History<'p> {
         assert_eq!(machine.fold.live().live_rows(), 0, "rows were not committed");
         self.compare(fs, &mut machine, query);
         machine.rows(fs, query, "at the end")
+    }
+
+    fn promise(&mut self, fs: &SimFs) {
+        let (acknowledged, alerts) = (self.acknowledged, self.alerts);
+        self.promises.push(Promise { operations: fs.operations(), acknowledged, alerts });
+    }
+
+    /// What the first so many frames are, by their number.
+    pub(crate) fn rows_by_position(&self) -> Vec<Rows> {
+        let mut fold = Fold::new(&settings()).unwrap();
+        let mut rows = vec![fold_view(&mut fold)];
+        for frame in self.frames.values() {
+            fold.apply(frame).unwrap();
+            rows.push(fold_view(&mut fold));
+        }
+        rows
+    }
+
+    /// Recovers a disk on which this history, which has lived to its end in one go, was cut off after so many operations: what had
+    /// been promised is there, and all of it is as `rows` says of the log's end.
+    pub(crate) fn recover(&self, fs: &Arc<SimFs>, operations: u64, rows: &[Rows]) {
+        let when = format!("plan {}, after operation {operations}", self.plan.seed);
+        let mut machine = Machine::open(fs).unwrap();
+        let last = machine.wal.synced();
+        let promised = self.promises.iter().rfind(|promise| promise.operations <= operations);
+        if let Some(promise) = promised {
+            assert!(last >= promise.acknowledged, "{when}: acknowledged {}, found {last}", promise.acknowledged);
+            assert!(machine.reader.alerts() >= promise.alerts, "{when}: a row of alerts is lost");
+        }
+        for frame in machine.wal.replay(WalPosition(1)) {
+            let frame = frame.unwrap();
+            assert!(same(&self.frames[&frame.position.0], &frame), "{when}: frame {} is another one", frame.position);
+        }
+        let found = machine.rows(fs, Query::Files, &when);
+        if let Some(difference) = found.difference(&rows[usize::try_from(last.0).unwrap()], &[]) {
+            panic!("{when}:\n{difference}");
+        }
     }
 
     /// A fold that takes all frames at once, without having been looked at meanwhile.

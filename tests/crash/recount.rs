@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use arrow::datatypes::{DataType, Int32Type, Int64Type, TimestampMicrosecondType};
-use opentelemetry_proto::tonic::trace::v1::Span;
 use toolgauge_collector::export::Export;
 use toolgauge_collector::fs::sim::SimRng;
 use toolgauge_collector::pipeline::Fold;
@@ -15,8 +14,8 @@ use toolgauge_proto::time::UnixMicros;
 
 use crate::machine::{fold_view, settings};
 use crate::rows::Rows;
-use crate::spans::{CLIENT, SERVER, SpanOf, export};
-use crate::workload::{shuffle, story};
+use crate::spans::{CLIENT, SERVER, SpanOf, Told, export, exports};
+use crate::workload::{SERVICES, shuffle, story};
 use crate::{each, runs};
 
 const NOW_US: i64 = 1_767_312_000_000_000;
@@ -42,6 +41,10 @@ impl Counting {
         self.frame(at_us, FrameContent::Export(export));
     }
 
+    fn take_all(&mut self, at_us: i64, exports: Vec<Export>) {
+        exports.into_iter().for_each(|export| self.take(at_us, export));
+    }
+
     /// Lets everything settle, and gives what is committed then.
     fn settle(mut self, at_us: i64) -> Rows {
         self.frame(at_us + 10_000_000, FrameContent::Tick);
@@ -54,40 +57,38 @@ impl Counting {
     }
 }
 
-const SERVICES: [&str; 3] = ["planner", "travel", "weather-mcp"];
-
-fn stories(rng: &mut SimRng) -> Vec<(usize, Span)> {
+fn stories(rng: &mut SimRng) -> Vec<(usize, Told)> {
     let traces = 1 + rng.below(3) as u64;
     (1..=traces).flat_map(|trace| story(rng, trace, NOW_US)).collect()
 }
 
-/// Scenario: the spans of some traces come in order; or shuffled, some twice, in any number of exports, over nearly the
+/// Scenario: the spans and log records of some traces come in order; or shuffled, some twice, in any number of exports, over nearly the
 /// settle time, while somebody looks now and then.
 #[test]
 fn the_order_of_arrival_within_the_settle_time_changes_no_row() {
     each(0..runs(400), |seed| {
         let rng = &mut SimRng::new(seed);
-        let mut spans = stories(rng);
+        let mut all = stories(rng);
         let mut in_order = Counting::new();
-        for (service, span) in &spans {
-            in_order.take(NOW_US, export(SERVICES[*service], vec![span.clone()]));
+        for (service, told) in &all {
+            in_order.take_all(NOW_US, exports(SERVICES[*service], std::slice::from_ref(told)));
         }
         let expected = in_order.settle(NOW_US);
 
-        for _ in 0..rng.below(spans.len()) {
-            let again = spans[rng.below(spans.len())].clone();
-            spans.push(again);
+        for _ in 0..rng.below(all.len()) {
+            let again = all[rng.below(all.len())].clone();
+            all.push(again);
         }
-        shuffle(rng, &mut spans);
+        shuffle(rng, &mut all);
         let mut other = Counting::new();
         let mut at_us = NOW_US;
-        let step_us = 1_900_000 / spans.len();
-        while !spans.is_empty() {
-            let mut part: Vec<(usize, Span)> = spans.drain(..1 + rng.below(spans.len())).collect();
+        let step_us = 1_900_000 / all.len();
+        while !all.is_empty() {
+            let mut part: Vec<(usize, Told)> = all.drain(..1 + rng.below(all.len())).collect();
             let service = part[0].0;
-            let mine = part.extract_if(.., |(of, _)| *of == service).map(|(_, span)| span).collect();
-            spans.extend(part);
-            other.take(at_us, export(SERVICES[service], mine));
+            let mine: Vec<Told> = part.extract_if(.., |(of, _)| *of == service).map(|(_, told)| told).collect();
+            all.extend(part);
+            other.take_all(at_us, exports(SERVICES[service], &mine));
             at_us += rng.below(step_us) as i64;
             if rng.below(4) == 0 {
                 other.fold.view().unwrap();

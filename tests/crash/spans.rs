@@ -1,9 +1,11 @@
-//! Spans and exports as clients send them.
+//! Spans, log records and exports as clients send them.
 
 use std::sync::Arc;
 
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use prost::Message as _;
@@ -81,22 +83,74 @@ impl SpanOf {
     }
 }
 
-/// An export of one service.
+/// A log record of a tool call that ended at `end_us`, as Claude Code writes it.
+pub(crate) fn tool_result(session: &str, tool: &str, end_us: i64, error: Option<&str>) -> LogRecord {
+    let text = |key: &str, value: &str| attribute(key, Value::StringValue(value.into()));
+    let mut attributes = vec![
+        text("session.id", session),
+        text("tool_name", tool),
+        text("success", if error.is_none() { "true" } else { "false" }),
+        text("duration_ms", "1"),
+    ];
+    attributes.extend(error.map(|error| text("error_type", error)));
+    LogRecord {
+        time_unix_nano: end_us.unsigned_abs() * 1_000,
+        event_name: "claude_code.tool_result".into(),
+        attributes,
+        ..LogRecord::default()
+    }
+}
+
+/// What a client tells of a call.
+#[derive(Clone, Debug)]
+pub(crate) enum Told {
+    Span(Span),
+    Log(LogRecord),
+}
+
+/// An export of one service for each signal that there is something of.
+pub(crate) fn exports(service: &str, told: &[Told]) -> Vec<Export> {
+    let spans = told.iter().filter_map(|told| if let Told::Span(span) = told { Some(span.clone()) } else { None });
+    let logs = told.iter().filter_map(|told| if let Told::Log(record) = told { Some(record.clone()) } else { None });
+    let (spans, logs): (Vec<Span>, Vec<LogRecord>) = (spans.collect(), logs.collect());
+    let mut exports = Vec::new();
+    if !spans.is_empty() {
+        exports.push(export(service, spans));
+    }
+    if !logs.is_empty() {
+        exports.push(export_logs(service, logs));
+    }
+    exports
+}
+
+fn resource(service: &str) -> Option<Resource> {
+    let attributes = vec![attribute("service.name", Value::StringValue(service.into()))];
+    Some(Resource { attributes, ..Resource::default() })
+}
+
+/// An export of one service's spans.
 pub(crate) fn export(service: &str, spans: Vec<Span>) -> Export {
     let request = ExportTraceServiceRequest {
         resource_spans: vec![ResourceSpans {
-            resource: Some(Resource {
-                attributes: vec![attribute("service.name", Value::StringValue(service.into()))],
-                ..Resource::default()
-            }),
+            resource: resource(service),
             scope_spans: vec![ScopeSpans { spans, ..ScopeSpans::default() }],
             ..ResourceSpans::default()
         }],
     };
-    Export {
-        tenant: Arc::from("default"),
-        signal: ExportSignal::Traces,
-        encoding: ExportEncoding::Protobuf,
-        body: request.encode_to_vec().into(),
-    }
+    of_bytes(ExportSignal::Traces, request.encode_to_vec())
+}
+
+fn export_logs(service: &str, log_records: Vec<LogRecord>) -> Export {
+    let request = ExportLogsServiceRequest {
+        resource_logs: vec![ResourceLogs {
+            resource: resource(service),
+            scope_logs: vec![ScopeLogs { log_records, ..ScopeLogs::default() }],
+            ..ResourceLogs::default()
+        }],
+    };
+    of_bytes(ExportSignal::Logs, request.encode_to_vec())
+}
+
+fn of_bytes(signal: ExportSignal, body: Vec<u8>) -> Export {
+    Export { tenant: Arc::from("default"), signal, encoding: ExportEncoding::Protobuf, body: body.into() }
 }

@@ -3,11 +3,10 @@
 //! Traffic comes in bursts that are shorter than the log's horizon, and all spans of a trace lie in one burst: so what
 //! a replay of the retained log can know of a row is what the first run knew.
 
-use opentelemetry_proto::tonic::trace::v1::Span;
 use toolgauge_collector::export::Export;
 use toolgauge_collector::fs::sim::SimRng;
 
-use crate::spans::{CLIENT, SERVER, SpanOf, export};
+use crate::spans::{CLIENT, SERVER, SpanOf, Told, exports, tool_result};
 
 /// 2026-01-01T23:59:30Z: half a minute before midnight, some hours after the simulated disk's clock starts.
 const BEGIN_US: i64 = 1_767_311_970_000_000;
@@ -53,7 +52,7 @@ impl Size {
 
 const TOOLS: [&str; 3] = ["search", "weather", "book"];
 const ERRORS: [&str; 4] = ["timeout", "rate_limited", "InvalidArgument", "503"];
-const SERVICES: [&str; 3] = ["planner", "travel", "weather-mcp"];
+pub(crate) const SERVICES: [&str; 3] = ["planner", "travel", "weather-mcp"];
 
 pub(crate) fn pick<'a>(rng: &mut SimRng, words: &[&'a str]) -> &'a str {
     words[rng.below(words.len())]
@@ -63,11 +62,12 @@ fn micros(rng: &mut SimRng, below: i64) -> i64 {
     rng.below(usize::try_from(below).unwrap()) as i64
 }
 
-/// The spans of one agent run that ends about now, each with the service that sends it.
-pub(crate) fn story(rng: &mut SimRng, trace: u64, now_us: i64) -> Vec<(usize, Span)> {
+/// What is told of one agent run that ends about now, each with the service that sends it.
+pub(crate) fn story(rng: &mut SimRng, trace: u64, now_us: i64) -> Vec<(usize, Told)> {
     let begin = now_us - 3 * SECOND_US;
     let session = format!("session-{}", trace % 3);
     let mut spans = Vec::new();
+    let mut logs = Vec::new();
     let mut last = 1;
     let mut number = || {
         last += 1;
@@ -114,7 +114,15 @@ pub(crate) fn story(rng: &mut SimRng, trace: u64, now_us: i64) -> Vec<(usize, Sp
             if rng.below(6) == 0 {
                 span.0.trace_state = "ot=th:c".into();
             }
-            spans.push((0, span.failed(outer_error).0));
+            let span = span.failed(outer_error).0;
+            if rng.below(3) == 0 {
+                // A record of the same call, written in the span or in the one around it; it may know more of the failure.
+                let mut record = tool_result(&session, tool, end, error);
+                record.trace_id.clone_from(&span.trace_id);
+                record.span_id.clone_from(if rng.below(2) == 0 { &span.span_id } else { &span.parent_span_id });
+                logs.push((rng.below(2), Told::Log(record)));
+            }
+            spans.push((0, span));
             if nested {
                 let mut above = outer;
                 if rng.below(2) == 0 {
@@ -138,7 +146,15 @@ pub(crate) fn story(rng: &mut SimRng, trace: u64, now_us: i64) -> Vec<(usize, Sp
         1 => spans.push((1, SpanOf::new(trace, number(), root, "GET /").at(begin, now_us).0)),
         _ => {}
     }
-    spans
+    // Calls of which only log records tell, without a trace; one of them may be tried again.
+    let alone = format!("alone-{trace}");
+    let mut end = begin + micros(rng, SECOND_US);
+    for _ in 0..rng.below(3) {
+        let error = (rng.below(2) == 0).then(|| pick(rng, &ERRORS));
+        logs.push((1, Told::Log(tool_result(&alone, "book", end, error))));
+        end += 1_000 + micros(rng, SECOND_US / 2);
+    }
+    spans.into_iter().map(|(service, span)| (service, Told::Span(span))).chain(logs).collect()
 }
 
 pub(crate) fn shuffle<T>(rng: &mut SimRng, items: &mut [T]) {
@@ -156,40 +172,40 @@ impl Plan {
         let mut trace = seed * 1_000;
         for _ in 0..size.bursts {
             // By the frame they will come in.
-            let mut waiting: Vec<Vec<(usize, Span)>> = vec![Vec::new(); size.frames_of_burst];
+            let mut waiting: Vec<Vec<(usize, Told)>> = vec![Vec::new(); size.frames_of_burst];
             let mut sent = Vec::new();
             for frame in 0..size.frames_of_burst {
                 now_us += micros(rng, 5 * SECOND_US / 2);
                 for _ in 0..rng.below(3) {
                     trace += 1;
-                    for span in story(rng, trace, now_us) {
+                    for told in story(rng, trace, now_us) {
                         let late = if rng.below(3) == 0 { rng.below(4) } else { 0 };
-                        waiting[(frame + late).min(size.frames_of_burst - 1)].push(span.clone());
+                        waiting[(frame + late).min(size.frames_of_burst - 1)].push(told.clone());
                         // Once more, in another export.
                         if rng.below(12) == 0 {
-                            waiting[(frame + rng.below(4)).min(size.frames_of_burst - 1)].push(span);
+                            waiting[(frame + rng.below(4)).min(size.frames_of_burst - 1)].push(told);
                         }
                     }
                 }
                 let mut here = std::mem::take(&mut waiting[frame]);
                 shuffle(rng, &mut here);
-                let mut exports = Vec::new();
+                let mut numbers = Vec::new();
                 for (number, service) in SERVICES.iter().enumerate() {
-                    let spans: Vec<Span> =
-                        here.iter().filter(|(of, _)| *of == number).map(|(_, s)| s.clone()).collect();
-                    if !spans.is_empty() {
+                    let told: Vec<Told> =
+                        here.iter().filter(|(of, _)| *of == number).map(|(_, told)| told.clone()).collect();
+                    if !told.is_empty() {
                         let parts = 1 + rng.below(2);
-                        for part in spans.chunks(spans.len().div_ceil(parts)) {
-                            exports.push(plan.exports.len());
-                            plan.exports.push(export(service, part.to_vec()));
+                        for export in told.chunks(told.len().div_ceil(parts)).flat_map(|part| exports(service, part)) {
+                            numbers.push(plan.exports.len());
+                            plan.exports.push(export);
                         }
                     }
                 }
                 if rng.below(4) == 0 && !sent.is_empty() {
-                    exports.push(sent[rng.below(sent.len())]);
+                    numbers.push(sent[rng.below(sent.len())]);
                 }
-                sent.extend(exports.iter().copied());
-                plan.steps.push(Step::Send { at_us: now_us, exports });
+                sent.extend(numbers.iter().copied());
+                plan.steps.push(Step::Send { at_us: now_us, exports: numbers });
                 if rng.below(size.commit_one_in) == 0 {
                     plan.steps.push(Step::Commit);
                     if compacting.below(4) == 0 {

@@ -140,6 +140,8 @@ struct State {
     faults: Vec<SyncFault>,
     locks: BTreeSet<PathBuf>,
     rng: SimRng,
+    /// The disk before each operation, if somebody wants to know.
+    moments: Option<Vec<Arc<SimFs>>>,
 }
 
 /// A file system in memory; see the [module](self).
@@ -180,6 +182,10 @@ impl State {
     /// Counts an operation; `true` if the machine goes down in it.
     fn begin(&mut self) -> io::Result<bool> {
         self.alive()?;
+        if let Some(mut moments) = self.moments.take() {
+            moments.push(SimFs::from_state(self.survivors(self.rng.clone(), Survival::ProcessKill)));
+            self.moments = Some(moments);
+        }
         self.operations += 1;
         self.down = self.crash_at.is_some_and(|at| self.operations >= at);
         Ok(self.down)
@@ -363,6 +369,7 @@ impl State {
             faults: Vec::new(),
             locks: BTreeSet::new(),
             rng: rng.clone(),
+            moments: None,
         };
         if survival == Survival::ProcessKill {
             return next;
@@ -486,6 +493,7 @@ impl SimFs {
             faults: Vec::new(),
             locks: BTreeSet::new(),
             rng: SimRng::new(seed),
+            moments: None,
         })
     }
 
@@ -500,6 +508,17 @@ impl SimFs {
     /// Lets the n-th operation from the beginning (the first is 1), and all after it, fail.
     pub fn crash_at(&self, operation: u64) {
         self.state().crash_at = Some(operation);
+    }
+
+    /// From now on, keeps what the disk is before each operation: one life gives every crash that could have ended it.
+    pub fn keep_moments(&self) {
+        self.state().moments = Some(Vec::new());
+    }
+
+    /// The disks before the operations since [`Self::keep_moments`], in order; restart them to see what a crash there leaves.
+    #[must_use]
+    pub fn moments(&self) -> Vec<Arc<Self>> {
+        self.state().moments.take().unwrap_or_default()
     }
 
     /// Operations that wrote or synced so far.
