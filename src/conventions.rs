@@ -11,6 +11,22 @@ const FILES_MAX: usize = 256;
 /// Largest file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// The conventions of the configuration and those that come with Toolgauge.
+///
+/// # Errors
+/// As [`read`].
+pub fn compile(config: &Config) -> Result<Conventions, ConfigError> {
+    with(&read(config)?)
+}
+
+fn with(own: &[(String, String)]) -> Result<Conventions, ConfigError> {
+    Conventions::with(own).map_err(|error| invalid(error.to_string()))
+}
+
+fn invalid(message: String) -> ConfigError {
+    ConfigError::Invalid { place: "recognise.conventions".into(), message }
+}
+
 /// Reads the conventions that the configuration names, as (file, text), and checks that they can be used.
 ///
 /// # Errors
@@ -26,7 +42,6 @@ pub fn read(config: &Config) -> Result<Vec<(String, String)>, ConfigError> {
         }
     }
     files.sort();
-    let invalid = |message: String| ConfigError::Invalid { place: "recognise.conventions".into(), message };
     if files.len() > FILES_MAX {
         return Err(invalid(format!("\"{}\" has more than {FILES_MAX} files", folder.display())));
     }
@@ -39,6 +54,6 @@ pub fn read(config: &Config) -> Result<Vec<(String, String)>, ConfigError> {
         let text = std::fs::read_to_string(&path).map_err(|source| fault(&path, source))?;
         own.push((path.display().to_string(), text));
     }
-    Conventions::with(&own).map_err(|error| invalid(error.to_string()))?;
+    with(&own)?;
     Ok(own)
 }

@@ -30,6 +30,8 @@ struct File {
 pub struct PriceFiles {
     files: Vec<(PathBuf, File)>,
     with_models: bool,
+    /// Conventions whose input tokens are without those of caches.
+    input_excludes_cache: Vec<String>,
     never_read: bool,
 }
 
@@ -51,17 +53,21 @@ impl PriceSet {
 }
 
 impl PriceFiles {
-    /// Those that the configuration names; nothing is read yet.
-    #[must_use]
-    pub fn new(config: &Config) -> Self {
-        Self::of(config.prices.0.iter().map(PathBuf::from).collect(), config.pricing.models.0)
+    /// Those that the configuration names, for what its conventions recognise; nothing of them is read yet.
+    ///
+    /// # Errors
+    /// If the conventions cannot be read.
+    pub fn new(config: &Config) -> Result<Self, ConfigError> {
+        let files = Self::of(config.prices.0.iter().map(PathBuf::from).collect(), config.pricing.models.0);
+        let input_excludes_cache = crate::conventions::compile(config)?.input_excludes_cache().to_vec();
+        Ok(Self { input_excludes_cache, ..files })
     }
 
     /// These files, with the table of models after them if that is wanted.
     #[must_use]
     pub fn of(paths: Vec<PathBuf>, with_models: bool) -> Self {
         let files = paths.into_iter().map(|path| (path, File::default())).collect();
-        Self { files, with_models, never_read: true }
+        Self { files, with_models, input_excludes_cache: Vec::new(), never_read: true }
     }
 
     /// Reads them; `None` if nothing has changed since the last time.
@@ -78,7 +84,8 @@ impl PriceFiles {
         let own = PriceBook::new(self.files.iter().map(|(_, file)| file.entries.clone()), false);
         let mut faults: Vec<Fault> = self.files.iter().flat_map(|(_, file)| file.faults.iter().cloned()).collect();
         faults.extend(price::overlaps(own.entries()));
-        PriceSet { book: PriceBook::new([own.entries().to_vec()], self.with_models), faults }
+        let book = PriceBook::new([own.entries().to_vec()], self.with_models);
+        PriceSet { book: book.input_excludes_cache(&self.input_excludes_cache), faults }
     }
 }
 

@@ -19,6 +19,8 @@
 //!
 //! Of `input_tokens`, those read from and written to a cache are parts (OpenTelemetry's semantic conventions), as
 //! `reasoning_tokens` are of `output_tokens`: a part with a price of its own costs that, the rest costs the price of the whole.
+//! Conventions that count them apart ([`PriceBook::input_excludes_cache`]) are known by their names: their input tokens are
+//! the sum of the three.
 
 mod amount;
 mod entry;
@@ -44,6 +46,7 @@ const MODELS_NAME: &str = "models.toml (built in)";
 #[derive(Debug, Clone, Default)]
 pub struct PriceBook {
     entries: Vec<Entry>,
+    input_excludes_cache: Vec<String>,
 }
 
 impl PriceBook {
@@ -54,7 +57,13 @@ impl PriceBook {
         if with_models {
             entries.extend(models().entries.iter().cloned());
         }
-        Self { entries }
+        Self { entries, input_excludes_cache: Vec::new() }
+    }
+
+    /// Says of which conventions (the column `convention`) `input_tokens` are without those read from and written to a cache.
+    #[must_use]
+    pub fn input_excludes_cache(self, conventions: &[String]) -> Self {
+        Self { input_excludes_cache: conventions.to_vec(), ..self }
     }
 
     /// Its entries.

@@ -7,14 +7,14 @@
 //! # Guarantees
 //!
 //! * **Order does not matter.** With nothing frozen, the decisions depend on the set of rows and links only: not on
-//!   their order in the slice and not on [`Facts::seq`]. Row ids are unique (the collector has dropped duplicates).
+//!   their order in the slice and not on [`Facts::seq`] (of a [`Context`], the values do). Row ids are unique (the collector has dropped duplicates).
 //! * **Never negative.** A row is one attempt; a failed attempt has at most one retry, which starts no earlier than the
 //!   attempt ends, and whose number is higher. Chains of attempts are paths. So `count(is_final)` is the number of logical
 //!   calls, `count(is_final and failed)` that of failed ones, and the second never exceeds the first, over any subset of rows.
 //! * **Frozen is final.** A frozen decision comes back unchanged. What it says of others binds them: its retry, the
 //!   attempt it retried, its log or span and its views stay so, and a call that a frozen row counts is not counted again.
-//! * **Cost.** Linear, except for sorting. A group in which nothing failed, is marked, logged, nested or frozen needs no
-//!   scratch space. Chains of spans that are not calls are followed for at most [`ANCESTORS_MAX`] spans, and a
+//! * **Cost.** Linear, except for sorting. A group in which nothing failed, is marked, logged, nested or frozen, and in which no row
+//!   lacks what others say of session, user and agent, needs no scratch space. Chains of spans that are not calls are followed for at most [`ANCESTORS_MAX`] spans, and a
 //!   row is filled from at most [`FILLERS_MAX`] others.
 //!
 //! # How it works
@@ -25,6 +25,7 @@
 //! | 2 | `logs` | the log record that tells of the same call as a span |
 //! | 3 | `views` | tool rows that are views of one call (a *cluster*), what the outer take from the inner, who counts |
 //! | 4 | `attempts` | which attempt retried which |
+//! | 5 | `context` | session, user and agent of rows that do not say them |
 //!
 //! # What late rows do
 //!
@@ -34,6 +35,7 @@
 //! frozen failure is a new logical call, because that failure was decided to be the last attempt of its own.
 
 mod attempts;
+mod context;
 mod logs;
 mod spans;
 mod views;
@@ -94,6 +96,12 @@ pub struct Facts {
     pub call_id: u64,
     /// Fingerprint of the arguments.
     pub arguments: u64,
+    /// The session, as far as the row says it itself.
+    pub session: u64,
+    /// The user.
+    pub user: u64,
+    /// The agent that made the call, or that ran.
+    pub agent: u64,
     /// Start, unix nanoseconds.
     pub start_ns: i64,
     /// End, unix nanoseconds.
@@ -148,11 +156,25 @@ pub struct Decision {
     /// Rows that fill the columns that are null, nearest first: its log record, its direct views from the one that ended
     /// last, then theirs. At most [`FILLERS_MAX`].
     pub nulls_from: Vec<u64>,
+    /// Rows that say whose call it is; none if it says so itself, or if it is not known.
+    pub context: Option<Box<Context>>,
     /// Whether it failed, after `error_from`.
     pub failed: bool,
     /// Its own threshold, else that of its local root, else [`NO_THRESHOLD`]. Log records are not sampled with their
     /// trace, so they have their own or none.
     pub threshold: u64,
+}
+
+/// Rows, by their [`Facts::seq`], whose session, user and agent are those of another one. Of the rows that have the same, any may
+/// be named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Context {
+    /// Has its session.
+    pub session_from: Option<u64>,
+    /// Has its user.
+    pub user_from: Option<u64>,
+    /// Has the name of its agent.
+    pub agent_from: Option<u64>,
 }
 
 /// How a retry stands to the attempts of its logical call before it.
@@ -193,6 +215,7 @@ impl Decision {
             pair: None,
             error_from: None,
             nulls_from: Vec::new(),
+            context: None,
             failed: facts.failed,
             threshold: facts.threshold,
         }
@@ -239,6 +262,7 @@ struct Scratch {
     logs: logs::Scratch,
     views: views::Scratch,
     attempts: attempts::Scratch,
+    context: context::Scratch,
 }
 
 impl Scratch {
@@ -262,14 +286,16 @@ impl Decider {
         // The usual group ends here, before any scratch space is touched.
         let plain = rows.iter().all(|row| row.frozen.is_none() && !row.is_log() && !row.facts.failed);
         let thresholds = spans::thresholds_differ(rows, links);
-        if plain && !thresholds && rows.len() <= PAIRS_MAX && !any_two_could_nest(rows) {
+        let lacks = context::is_lacked(rows);
+        if plain && !thresholds && !lacks && rows.len() <= PAIRS_MAX && !any_two_could_nest(rows) {
             return;
         }
         let spans = Spans::new(rows, links, &mut self.index);
         if thresholds {
             spans.thresholds(out);
         }
-        if plain && !spans.any_nests() {
+        let apart = plain && !spans.any_nests();
+        if apart && !lacks {
             return;
         }
         let scratch = &mut self.scratch;
@@ -277,9 +303,14 @@ impl Decider {
         scratch.by_seq.extend(rows.iter().zip(0..).map(|(row, i)| (row.facts.seq, i)));
         scratch.by_seq.sort_unstable();
         spans.ancestors(&mut scratch.ancestor, &mut scratch.seen);
-        logs::pair(rows, scratch);
-        views::resolve(rows, scratch, out);
-        attempts::number(rows, scratch, settle_ns, out);
+        if !apart {
+            logs::pair(rows, scratch);
+            views::resolve(rows, scratch, out);
+            attempts::number(rows, scratch, settle_ns, out);
+        }
+        if lacks {
+            context::find(rows, scratch, out);
+        }
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) fn run(check: &Check) -> Result<(), Failure> {
     config.receiver().check().map_err(|error| {
         Failure::Config(ConfigError::Invalid { place: "receiver".into(), message: error.to_string() })
     })?;
-    let set = read_at_start(&mut PriceFiles::new(&config))?;
+    let set = read_at_start(&mut PriceFiles::new(&config)?)?;
     let mut out = std::io::stdout();
     for fault in &set.faults {
         writeln!(out, "{fault}")?;

@@ -58,7 +58,7 @@ pub(super) fn run(reprice: &Reprice) -> Result<(), Failure> {
     if reprice.from > reprice.to {
         return Err(Failure::Dates { from: reprice.from.clone(), to: reprice.to.clone() });
     }
-    let set = read_at_start(&mut PriceFiles::new(&config))?;
+    let set = read_at_start(&mut PriceFiles::new(&config)?)?;
     let mut out = std::io::stdout();
     for fault in &set.faults {
         writeln!(out, "{fault}")?;

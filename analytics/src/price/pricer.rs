@@ -87,7 +87,7 @@ impl Pricer {
         {
             return Ok(rows.clone());
         }
-        let columns = Columns::of(rows)?;
+        let columns = Columns::of(rows, &self.book.input_excludes_cache)?;
         let mut memo = Memo::default();
         let mut changed = Vec::new();
         for row in 0..rows.num_rows() {
@@ -180,11 +180,14 @@ struct Columns<'a> {
     counted: &'a BooleanArray,
     dates: ArrayRef,
     duration_ns: &'a Int64Array,
+    conventions: DictionaryArray<UInt16Type>,
+    /// Of each word of that whether its input tokens are without those of caches.
+    excludes_cache: Vec<bool>,
     amounts: [Option<&'a Int64Array>; 7],
 }
 
 impl<'a> Columns<'a> {
-    fn of(rows: &'a RecordBatch) -> Result<Self, ArrowError> {
+    fn of(rows: &'a RecordBatch, excludes_cache: &[String]) -> Result<Self, ArrowError> {
         let integers = |name: &str| -> Result<Option<&'a Int64Array>, ArrowError> {
             let Some(column) = rows.column_by_name(name) else { return Ok(None) };
             column.as_primitive_opt::<Int64Type>().map(Some).ok_or_else(|| wrong(name))
@@ -198,6 +201,10 @@ impl<'a> Columns<'a> {
             None => cast(required(rows, "end_time")?, &DataType::Date32)?,
         };
         dates.as_primitive_opt::<Date32Type>().ok_or_else(|| wrong("date"))?;
+        let conventions = words(rows, "convention")?;
+        let texts = conventions.values().as_string::<i32>();
+        let excludes = |text: Option<&str>| excludes_cache.iter().any(|name| Some(&**name) == text);
+        let excludes_cache = texts.iter().map(excludes).collect();
         let [tools, servers, models, providers] = WORDS.map(|name| words(rows, name));
         Ok(Self {
             kind_words,
@@ -205,6 +212,8 @@ impl<'a> Columns<'a> {
             counted: required(rows, "counted")?.as_boolean_opt().ok_or_else(|| wrong("counted"))?,
             dates,
             duration_ns: integers("duration_ns")?.ok_or_else(|| missing("duration_ns"))?,
+            conventions,
+            excludes_cache,
             amounts: [
                 integers("input_bytes")?,
                 integers("output_bytes")?,
@@ -239,11 +248,14 @@ impl<'a> Columns<'a> {
 
     fn usage(&self, row: usize) -> Usage {
         let amount = |at: usize| self.amounts[at].filter(|column| column.is_valid(row)).map(|column| column.value(row));
+        let caches_apart = self.excludes_cache.get(usize::from(code(&self.conventions, row))) == Some(&true);
+        let of_caches = |at: usize| if caches_apart { amount(at).unwrap_or(0) } else { 0 };
+        let whole = |input: i64| input.saturating_add(of_caches(4)).saturating_add(of_caches(5));
         Usage {
             duration_ns: self.duration_ns.value(row),
             input_bytes: amount(0),
             output_bytes: amount(1),
-            input_tokens: amount(2),
+            input_tokens: amount(2).map(whole),
             output_tokens: amount(3),
             cached_input_tokens: amount(4),
             cache_write_input_tokens: amount(5),

@@ -400,6 +400,49 @@ proptest! {
     }
 }
 
+/// Scenario: the same usage, told by a convention whose input tokens hold those of caches, and by one whose do not.
+/// Guarantees: it costs the same; without the flag what is told of it contradicts itself, and has no price.
+#[test]
+fn input_without_caches_costs_what_it_does_with_them() {
+    let usage = |input_tokens| Usage {
+        input_tokens: Some(input_tokens),
+        output_tokens: Some(10),
+        cached_input_tokens: Some(900),
+        cache_write_input_tokens: Some(50),
+        ..Usage::default()
+    };
+    let row = |input_tokens| Row {
+        kind: "model",
+        tool: None,
+        model: Some("m"),
+        date: DAY,
+        counted: true,
+        usage: usage(input_tokens),
+        cost: None,
+    };
+    let rows = rows_of(&[row(1_000), row(50), row(1_000)]);
+    let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
+    let mut fields: Vec<Field> = rows.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
+    let mut add = |name: &str, column: ArrayRef| {
+        fields.push(Field::new(name, column.data_type().clone(), true));
+        columns.push(column);
+    };
+    add("cached_input_tokens", Arc::new(Int64Array::from(vec![900; 3])));
+    add("cache_write_input_tokens", Arc::new(Int64Array::from(vec![50; 3])));
+    add("convention", Arc::new(StringArray::from(vec![Some("whole"), Some("apart"), None])));
+    let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
+    let text = "[[price]]\nmodel = \"m\"\nper_million_input_tokens = 3\nper_million_output_tokens = 15\n\
+                per_million_cached_input_tokens = 0.3\nper_million_cache_write_input_tokens = 3.75\n";
+    // 50 at 3, 900 at 0.3, 50 at 3.75 and 10 at 15 dollars a million.
+    let cost = Some((150_000 + 270_000 + 187_500 + 150_000, "price_book".to_owned()));
+    let apart = book(text).input_excludes_cache(&["apart".to_owned()]);
+    assert_eq!(
+        costs_of(&Pricer::new(Arc::new(apart)).price(&rows).unwrap()),
+        [cost.clone(), cost.clone(), cost.clone()]
+    );
+    assert_eq!(costs_of(&Pricer::new(Arc::new(book(text))).price(&rows).unwrap()), [cost.clone(), None, cost]);
+}
+
 #[test]
 fn rows_without_what_every_call_has_are_refused() {
     let rows = rows_of(&[Row {

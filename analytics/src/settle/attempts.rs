@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use toolgauge_proto::call::{Kind, Layer, Signal};
 use toolgauge_proto::id::RowId;
 
-use super::{Decision, Facts, NONE, Retry, Row};
+use super::{Decision, Facts, NONE, Retry, Row, spans};
 
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
@@ -113,7 +113,7 @@ pub(super) fn number(rows: &[Row], scratch: &mut super::Scratch, settle_ns: i64,
         return;
     }
     let mut work = std::mem::take(&mut scratch.attempts);
-    find_agents(rows, &scratch.ancestor, &mut work.agent);
+    spans::nearest(rows, &scratch.ancestor, |facts| facts.kind == Kind::Agent, &mut work.agent);
     work.chains.clear();
     work.chains.extend(rows.iter().zip(0u32..).filter(|(row, _)| row.frozen.is_none()).map(|(row, i)| {
         let Facts { kind, tool, layer, signal, start_ns, end_ns, row_id, .. } = row.facts;
@@ -145,35 +145,6 @@ fn bind(rows: &[Row], scratch: &super::Scratch, out: &mut [Decision]) {
         if let Some(failure) = live(frozen.retry_of) {
             out[failure].is_final = false;
             out[failure].retried_by = Some(row.facts.seq);
-        }
-    }
-}
-
-/// The nearest ancestor that is an agent, of every row.
-fn find_agents(rows: &[Row], ancestor: &[u32], agent: &mut Vec<u32>) {
-    // `UNKNOWN` is no row's number: a group of as many rows would not fit into memory.
-    const UNKNOWN: u32 = NONE - 1;
-    agent.clear();
-    agent.resize(rows.len(), UNKNOWN);
-    let is_agent = |row: u32| rows[row as usize].facts.kind == Kind::Agent;
-    for start in 0..rows.len() {
-        let mut at = start;
-        let found = loop {
-            match (agent[at], ancestor[at]) {
-                (UNKNOWN, NONE) => break NONE,
-                (UNKNOWN, above) if is_agent(above) => break above,
-                (UNKNOWN, above) => at = above as usize,
-                (known, _) => break known,
-            }
-        };
-        let mut at = start;
-        while agent[at] == UNKNOWN {
-            agent[at] = found;
-            match ancestor[at] {
-                NONE => break,
-                above if is_agent(above) => break,
-                above => at = above as usize,
-            }
         }
     }
 }

@@ -115,6 +115,35 @@ impl<'a> Spans<'a> {
     }
 }
 
+/// The nearest recognised ancestor that is wanted, of every row.
+pub(super) fn nearest(rows: &[Row], ancestor: &[u32], wanted: impl Fn(&Facts) -> bool, found: &mut Vec<u32>) {
+    // `UNKNOWN` is no row's number: a group of as many rows would not fit into memory.
+    const UNKNOWN: u32 = NONE - 1;
+    found.clear();
+    found.resize(rows.len(), UNKNOWN);
+    let is_wanted = |row: u32| wanted(&rows[row as usize].facts);
+    for start in 0..rows.len() {
+        let mut at = start;
+        let nearest = loop {
+            match (found[at], ancestor[at]) {
+                (UNKNOWN, NONE) => break NONE,
+                (UNKNOWN, above) if is_wanted(above) => break above,
+                (UNKNOWN, above) => at = above as usize,
+                (known, _) => break known,
+            }
+        };
+        let mut at = start;
+        while found[at] == UNKNOWN {
+            found[at] = nearest;
+            match ancestor[at] {
+                NONE => break,
+                above if is_wanted(above) => break,
+                above => at = above as usize,
+            }
+        }
+    }
+}
+
 /// Whether some rows report no threshold while other rows or links report one.
 pub(super) fn thresholds_differ(rows: &[Row], links: &[Link]) -> bool {
     let lacking = rows.iter().filter(|row| row.facts.threshold == NO_THRESHOLD).count();

@@ -38,6 +38,9 @@ pub(super) fn span(n: u64) -> Facts {
         source: 1,
         call_id: 0,
         arguments: 0,
+        session: 0,
+        user: 0,
+        agent: 0,
         start_ns: 0,
         end_ns: 0,
         failed: false,
@@ -75,12 +78,23 @@ pub(super) struct Named {
     pub(super) pair: Option<RowId>,
     pub(super) error_from: Option<RowId>,
     pub(super) nulls_from: Vec<RowId>,
+    /// Session, user and agent that it takes; 0 for none.
+    pub(super) context: [u64; 3],
     pub(super) failed: bool,
     pub(super) threshold: u64,
 }
 
 pub(super) fn named(facts: &[Facts], out: &[Decision]) -> BTreeMap<RowId, Named> {
-    let name = |seq: u64| facts.iter().find(|facts| facts.seq == seq).expect("a row of the group").row_id;
+    let row = |seq: u64| facts.iter().find(|facts| facts.seq == seq).expect("a row of the group");
+    let name = |seq: u64| row(seq).row_id;
+    let value = |seq: Option<u64>, of: fn(&Facts) -> u64| seq.map_or(0, |seq| of(row(seq)));
+    let context = |context: &Context| {
+        [
+            value(context.session_from, |facts| facts.session),
+            value(context.user_from, |facts| facts.user),
+            value(context.agent_from, |facts| facts.agent),
+        ]
+    };
     let one = |d: &Decision| Named {
         counted: d.counted,
         attempt: d.attempt,
@@ -92,6 +106,7 @@ pub(super) fn named(facts: &[Facts], out: &[Decision]) -> BTreeMap<RowId, Named>
         pair: d.pair.map(name),
         error_from: d.error_from.map(name),
         nulls_from: d.nulls_from.iter().map(|seq| name(*seq)).collect(),
+        context: d.context.as_deref().map_or([0; 3], context),
         failed: d.failed,
         threshold: d.threshold,
     };

@@ -10,7 +10,7 @@ use arrow::array::{
 use arrow::compute::interleave;
 use arrow::error::ArrowError;
 use toolgauge_analytics::price::Pricer;
-use toolgauge_analytics::settle::{Decision, NO_THRESHOLD, Retry};
+use toolgauge_analytics::settle::{Context, Decision, NO_THRESHOLD, Retry};
 use toolgauge_proto::table::Table;
 
 /// Columns that a row takes from the view whose failure it takes, null or not.
@@ -19,6 +19,17 @@ static ERROR_COLUMNS: LazyLock<Vec<usize>> = LazyLock::new(|| {
         .map(|name| Table::Calls.index_of(name))
         .to_vec()
 });
+
+/// Columns that say whose call a row is, and which row it takes each from.
+static CONTEXT_COLUMNS: LazyLock<[(usize, fn(&Context) -> Option<u64>); 3]> = LazyLock::new(|| {
+    [
+        (Table::Calls.index_of("session_id"), |context| context.session_from),
+        (Table::Calls.index_of("user_id"), |context| context.user_from),
+        (Table::Calls.index_of("agent_name"), |context| context.agent_from),
+    ]
+});
+/// The first of them: of a session that is only a transport's, nobody takes anything.
+static SESSION_COLUMN: LazyLock<usize> = LazyLock::new(|| Table::Calls.index_of("session_id"));
 
 struct DecidedColumns {
     counted: usize,
@@ -124,7 +135,7 @@ fn decide(blocks: &VecDeque<Block>, index: usize) -> Result<RecordBatch, ArrowEr
         is_final[row] = decision.is_final;
         attempt[row] = i32::try_from(decision.attempt).unwrap_or(i32::MAX);
         weight[row] = adjusted_count(decision.threshold);
-        if decision.error_from.is_some() || !decision.nulls_from.is_empty() {
+        if decision.error_from.is_some() || !decision.nulls_from.is_empty() || decision.context.is_some() {
             taking.push((row, decision));
         }
     }
@@ -183,14 +194,21 @@ fn taken(blocks: &VecDeque<Block>, index: usize, taking: &[(usize, &Decision)]) 
     let mut columns = Vec::with_capacity(block.raw.num_columns());
     for (c, own) in block.raw.columns().iter().enumerate() {
         let is_error_column = ERROR_COLUMNS.contains(&c);
+        let whose = CONTEXT_COLUMNS.iter().find(|(column, _)| *column == c).map(|(_, from)| from);
+        let of_context = |decision: &Decision| place_of(blocks, whose?(decision.context.as_deref()?)?);
+        let fills = c != *SESSION_COLUMN;
         let mut sources: Vec<usize> = vec![index];
         let mut indices: Vec<Place> = Vec::new();
         for (((row, decision), error), fillers) in taking.iter().zip(&errors).zip(&fillers) {
+            let context = of_context(decision);
             let place = match error {
                 Some(place) if is_error_column => Some(*place),
                 // What an inner view repaired is not this row's error.
                 _ if is_error_column && !decision.failed => None,
-                _ if own.is_null(*row) => fillers.iter().copied().find(|(b, r)| !blocks[*b].raw.column(c).is_null(*r)),
+                _ if context.is_some() => context,
+                _ if fills && own.is_null(*row) => {
+                    fillers.iter().copied().find(|(b, r)| !blocks[*b].raw.column(c).is_null(*r))
+                }
                 _ => None,
             };
             let Some((b, r)) = place else { continue };

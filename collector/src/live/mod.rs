@@ -24,14 +24,14 @@ mod arrived;
 mod decided;
 mod groups;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use toolgauge_analytics::price::{PriceBook, Pricer};
-use toolgauge_analytics::settle::{Decider, Decision, Facts, Link};
+use toolgauge_analytics::settle::{Context, Decider, Decision, Facts, Link};
 use toolgauge_proto::call::Kind;
 use toolgauge_proto::id::{RowId, WalPosition};
 use toolgauge_proto::time::UnixMicros;
@@ -44,7 +44,7 @@ use decided::Block;
 use groups::Groups;
 
 /// Memory of a row apart from its texts, in bytes: its columns and what deciding keeps of it. Measured, rounded up.
-const ROW_BYTES: u64 = 640;
+const ROW_BYTES: u64 = 672;
 /// Memory of a link, in bytes.
 const LINK_BYTES: u64 = 64;
 /// Settled rows of one group that are remembered; a trace without end would otherwise be decided over and over.
@@ -178,7 +178,7 @@ pub struct LiveRows {
     remembered: VecDeque<FrameRows>,
     remembered_rows: u64,
     /// Settled rows whose values an unsettled row takes, with that row.
-    pins: HashMap<u64, u64>,
+    pins: BTreeMap<u64, u64>,
 
     position: WalPosition,
     received: UnixMicros,
@@ -253,7 +253,7 @@ impl LiveRows {
             unsettled_bytes: 0,
             remembered: VecDeque::new(),
             remembered_rows: 0,
-            pins: HashMap::new(),
+            pins: BTreeMap::new(),
             position: WalPosition(0),
             received: UnixMicros(0),
             settled: WalPosition(0),
@@ -399,6 +399,15 @@ impl LiveRows {
                 decision.error_from = None;
                 decision.failed = row.facts.failed;
             }
+            decision.context = decision.context.take().and_then(|mut context| {
+                let Context { session_from, user_from, agent_from } = &mut *context;
+                let mut any = false;
+                for source in [session_from, user_from, agent_from] {
+                    *source = source.filter(&mut available);
+                    any |= source.is_some();
+                }
+                any.then_some(context)
+            });
             let default = is_default(decision);
             any |= !default;
             if default && !special {
@@ -428,8 +437,8 @@ impl LiveRows {
         if self.groups.is_special(group) {
             // Whoever is not settled and takes values of these rows keeps them here until it settles itself.
             for (row, decision) in rows.iter().zip(&self.decisions).filter(|(row, _)| row.frozen.is_none()) {
-                for source in decision.nulls_from.iter().chain(&decision.error_from).filter(|s| frame.contains(s)) {
-                    let taker = self.pins.entry(*source).or_insert(row.facts.seq);
+                for source in sources(decision).filter(|source| frame.contains(source)) {
+                    let taker = self.pins.entry(source).or_insert(row.facts.seq);
                     *taker = (*taker).max(row.facts.seq);
                 }
             }
@@ -539,7 +548,7 @@ impl LiveRows {
         let gone = self.committed_seq.min(self.settled_seq);
         self.blocks.retain(|block| {
             let range = block.range();
-            range.end > gone || pins.keys().any(|pinned| range.contains(pinned))
+            range.end > gone || pins.range(range).next().is_some()
         });
     }
 
@@ -618,12 +627,22 @@ impl LiveRows {
         self.committed_quarantine(quarantine);
     }
 }
+
+/// The rows whose values a row takes.
+fn sources(decision: &Decision) -> impl Iterator<Item = u64> {
+    let context = decision.context.as_deref().copied().unwrap_or_default();
+    let Context { session_from, user_from, agent_from } = context;
+    let errors = [decision.error_from, session_from, user_from, agent_from];
+    decision.nulls_from.iter().copied().chain(errors.into_iter().flatten())
+}
+
 fn is_default(decision: &Decision) -> bool {
     decision.counted
         && decision.attempt == 1
         && decision.is_final
         && decision.error_from.is_none()
         && decision.nulls_from.is_empty()
+        && decision.context.is_none()
         && decision.threshold == toolgauge_analytics::settle::NO_THRESHOLD
 }
 

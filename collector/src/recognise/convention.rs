@@ -41,7 +41,7 @@ built_in!(
 pub(crate) const SLOTS_MAX: usize = 1024;
 /// Most rules of all conventions together.
 const RULES_MAX: usize = 1024;
-/// Deepest nesting of `any`.
+/// Deepest nesting of `any` and `all`.
 const ANY_DEPTH_MAX: usize = 4;
 /// Deepest path into a JSON text.
 const PATH_MAX: usize = 8;
@@ -98,7 +98,9 @@ pub(crate) enum Test {
     Present,
     /// One of these, whatever the case of its letters.
     Is(Vec<Vec<u8>>),
-    /// Beginning with one of these.
+    /// There, and none of these.
+    IsNot(Vec<Vec<u8>>),
+    /// Beginning with one of these, whatever the case of its letters.
     StartsWith(Vec<Vec<u8>>),
     /// A number, at least this one.
     AtLeast(f64),
@@ -113,14 +115,18 @@ pub(crate) enum Condition {
     SpanKind(Vec<i32>),
     /// On the span's name.
     SpanName(Test),
-    /// The span's status is ERROR.
-    StatusError,
+    /// The span's status is this one, of [`STATUSES`].
+    Status(i32),
+    /// The span has an event of such a name.
+    SpanEvent(Test),
     /// On the name of the event: the attribute `event.name`, the record's own field, or its body.
     Event(Test),
     /// On the name of the instrumentation scope.
     Scope(Test),
     /// One of them holds.
     Any(Vec<Condition>),
+    /// All of them hold.
+    All(Vec<Condition>),
 }
 
 /// Where a field is read.
@@ -229,6 +235,7 @@ pub struct Conventions {
     index: HashTable<(u64, Slot)>,
     candidates: Candidates,
     looks_at_span_events: bool,
+    input_excludes_cache: Vec<String>,
 }
 
 /// Sets of rules, one bit a rule in their order: of a hundred rules only those are tried whose first attribute is there.
@@ -270,6 +277,7 @@ fn slots_of(condition: &Condition) -> Option<Vec<Slot>> {
             let slots: Option<Vec<Vec<Slot>>> = conditions.iter().map(slots_of).collect();
             slots.map(|slots| slots.concat())
         }
+        Condition::All(conditions) => conditions.iter().find_map(slots_of),
         _ => None,
     }
 }
@@ -327,6 +335,7 @@ impl Conventions {
             index: HashTable::new(),
             candidates: Candidates::default(),
             looks_at_span_events: false,
+            input_excludes_cache: Vec::new(),
         };
         let raws: Vec<RawConvention> = texts.iter().map(|(place, text)| read(place, text)).collect::<Result<_, _>>()?;
         for (raw, (place, _)) in raws.iter().zip(texts) {
@@ -349,6 +358,9 @@ impl Conventions {
                 inherited.push(base);
                 from = &base.fields_from;
             }
+            if inherited.iter().find_map(|raw| raw.input_excludes_cache) == Some(true) {
+                compiled.input_excludes_cache.push(raw.name.clone());
+            }
             for (number, rule) in raw.rule.iter().enumerate() {
                 let name = rule.name.clone().unwrap_or_else(|| format!("rule {}", number + 1));
                 let mut compiling = Compiling { place, at: name, conventions: &mut compiled };
@@ -362,6 +374,12 @@ impl Conventions {
         compiled.candidates = Candidates::new(&compiled.rules, compiled.keys.len());
         compiled.looks_at_span_events = compiled.rules.iter().any(|rule| rule.looks == Looks::SpanEvent);
         Ok(compiled)
+    }
+
+    /// Names of the conventions whose `input_tokens` are without those read from and written to a cache.
+    #[must_use]
+    pub fn input_excludes_cache(&self) -> &[String] {
+        &self.input_excludes_cache
     }
 
     /// Whether any rule looks at the events of spans.
@@ -516,17 +534,26 @@ impl Compiling<'_> {
     fn condition(&mut self, list: &str, raw: &RawCondition, depth: usize) -> Result<Condition, ConventionError> {
         let mut found = Vec::new();
         if let Some(key) = &raw.key {
-            let test = match (&raw.is, &raw.starts_with, raw.at_least) {
-                (None, None, None) => Test::Present,
-                (Some(words), None, None) => Test::Is(bytes(words)),
-                (None, Some(words), None) => Test::StartsWith(bytes(words)),
-                (None, None, Some(number)) => Test::AtLeast(number),
-                _ => return Err(self.fault(list, format!("{key:?} can have one of is, starts_with and at_least"))),
+            let test = match (&raw.is, &raw.is_not, &raw.starts_with, raw.at_least) {
+                (None, None, None, None) => Test::Present,
+                (Some(words), None, None, None) => Test::Is(bytes(words)),
+                (None, Some(words), None, None) => Test::IsNot(bytes(words)),
+                (None, None, Some(words), None) => Test::StartsWith(bytes(words)),
+                (None, None, None, Some(number)) => Test::AtLeast(number),
+                _ => {
+                    let message = format!("{key:?} can have one of is, is_not, starts_with and at_least");
+                    return Err(self.fault(list, message));
+                }
             };
             let path = self.path(list, raw.json.as_deref())?;
             found.push(Condition::Attribute(self.conventions.slot_for(key)?, path, test));
-        } else if raw.json.is_some() || raw.is.is_some() || raw.starts_with.is_some() || raw.at_least.is_some() {
-            return Err(self.fault(list, "json, is, starts_with and at_least need a key".into()));
+        } else if raw.json.is_some()
+            || raw.is.is_some()
+            || raw.is_not.is_some()
+            || raw.starts_with.is_some()
+            || raw.at_least.is_some()
+        {
+            return Err(self.fault(list, "json, is, is_not, starts_with and at_least need a key".into()));
         }
         if let Some(kinds) = &raw.span_kind {
             let numbers = kinds.iter().map(|word| {
@@ -537,28 +564,37 @@ impl Compiling<'_> {
             });
             found.push(Condition::SpanKind(numbers.collect::<Result<_, _>>()?));
         }
-        match raw.status.as_deref() {
-            None => {}
-            Some("error") => found.push(Condition::StatusError),
-            Some(word) => return Err(self.unknown("status", word, &["error"])),
+        if let Some(word) = &raw.status {
+            let number = STATUSES.iter().position(|status| status == word);
+            let number = number.and_then(|number| i32::try_from(number).ok());
+            found.push(Condition::Status(number.ok_or_else(|| self.unknown("status", word, STATUSES))?));
         }
         let names = [
             (&raw.span_name, Condition::SpanName as fn(Test) -> Condition, Test::Is as fn(Vec<Vec<u8>>) -> Test),
             (&raw.span_name_starts_with, Condition::SpanName, Test::StartsWith),
             (&raw.event, Condition::Event, Test::Is),
             (&raw.event_starts_with, Condition::Event, Test::StartsWith),
+            (&raw.span_event, Condition::SpanEvent, Test::Is),
             (&raw.scope, Condition::Scope, Test::Is),
             (&raw.scope_starts_with, Condition::Scope, Test::StartsWith),
         ];
         for (words, condition, test) in names {
             found.extend(words.as_ref().map(|words| condition(test(bytes(words)))));
         }
-        if let Some(any) = &raw.any {
+        for (conditions, condition) in
+            [(&raw.any, Condition::Any as fn(Vec<Condition>) -> Condition), (&raw.all, Condition::All)]
+        {
+            let Some(conditions) = conditions else { continue };
             if depth == ANY_DEPTH_MAX {
-                return Err(self.fault(list, format!("any can stand in any {ANY_DEPTH_MAX} times at most")));
+                return Err(
+                    self.fault(list, format!("any and all can stand in each other {ANY_DEPTH_MAX} times at most"))
+                );
             }
-            let any = any.iter().map(|raw| self.condition(list, raw, depth + 1)).collect::<Result<_, _>>()?;
-            found.push(Condition::Any(any));
+            if conditions.is_empty() {
+                return Err(self.fault(list, "any and all need conditions".into()));
+            }
+            let conditions = conditions.iter().map(|raw| self.condition(list, raw, depth + 1));
+            found.push(condition(conditions.collect::<Result<_, _>>()?));
         }
         match (found.pop(), found.is_empty()) {
             (Some(condition), true) => Ok(condition),
@@ -618,6 +654,8 @@ fn bytes(words: &[String]) -> Vec<Vec<u8>> {
     words.iter().map(|word| word.clone().into_bytes()).collect()
 }
 
+/// OTLP's `StatusCode`, by number.
+pub(crate) const STATUSES: &[&str] = &["unset", "ok", "error"];
 /// OTLP's `SpanKind`, by number.
 pub(crate) const SPAN_KINDS: &[&str] = &["unspecified", "internal", "server", "client", "producer", "consumer"];
 

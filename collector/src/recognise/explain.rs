@@ -1,14 +1,18 @@
 //! Which rule recognised a span or a record, or why none did.
 
+use toolgauge_proto::api::why::{WhyFailure, WhyField, WhyMissed, WhyRecord, WhyVerdict};
 use toolgauge_proto::call::Kind;
+use toolgauge_proto::explain::Missed;
+use toolgauge_proto::id::TraceId;
 use toolgauge_proto::otlp::{LogsView, Malformed, TracesView};
 
 use super::attributes::Attributes;
-use super::convention::{ALL_FIELDS, Condition, Field, Rule, SPAN_KINDS, Test};
+use super::convention::{ALL_FIELDS, Condition, Field, Rule, SPAN_KINDS, STATUSES, Test};
 use super::failure::Failure;
 use super::record::{Record, fields, holds};
 use super::value::Exception;
 use super::{Hex, Recogniser, failure, value};
+use crate::export::ExportSignal;
 
 /// Longest value that an explanation repeats, in bytes.
 const SHOWN_BYTES_MAX: usize = 60;
@@ -65,12 +69,73 @@ fn name(rule: &Rule) -> RuleName {
     RuleName { convention: rule.convention.clone(), rule: rule.name.clone() }
 }
 
+impl Explanation {
+    /// As the API says it.
+    #[must_use]
+    pub fn into_record(self, missed: Missed) -> WhyRecord {
+        let named = |rule: RuleName| (Some(rule.convention), Some(rule.rule));
+        let verdict = match self.verdict {
+            Verdict::Recognised { rule, kind, fields, failed } => {
+                let (convention, rule) = named(rule);
+                let fields = fields.into_iter().map(|(name, value)| WhyField { name: name.to_owned(), value });
+                let failed = failed.map(|(because, class, class_because)| WhyFailure {
+                    because,
+                    error_class: class.to_owned(),
+                    class_because,
+                });
+                let kind = Some(kind.as_str().to_owned());
+                WhyVerdict {
+                    recognised: true,
+                    kind,
+                    convention,
+                    rule,
+                    fields: fields.collect(),
+                    failed,
+                    missed: Vec::new(),
+                }
+            }
+            Verdict::NoCall(rule) => {
+                let (convention, rule) = named(rule);
+                WhyVerdict { convention, rule, ..WhyVerdict::default() }
+            }
+            Verdict::Unrecognised(rules) => {
+                let named = match missed {
+                    Missed::Nearest => 1,
+                    Missed::All => usize::MAX,
+                };
+                let missed = rules.into_iter().take(named).map(|(rule, condition)| WhyMissed {
+                    convention: rule.convention,
+                    rule: rule.rule,
+                    condition,
+                });
+                WhyVerdict { missed: missed.collect(), ..WhyVerdict::default() }
+            }
+        };
+        WhyRecord { what: self.what.to_owned(), name: self.name, span_id: self.span_id, verdict }
+    }
+}
+
 impl Recogniser {
+    /// What becomes of the records of one trace in an export that the doors have checked.
+    pub(crate) fn explain_trace(&self, signal: ExportSignal, body: &[u8], trace_id: TraceId) -> Vec<Explanation> {
+        let of_trace = |id: &[u8]| id == trace_id.as_bytes();
+        let explained = match signal {
+            ExportSignal::Traces => self.explain_spans(body, of_trace),
+            ExportSignal::Logs => self.explain_records(body, of_trace),
+        };
+        explained.unwrap_or_default()
+    }
+
     /// What becomes of every span of an `ExportTraceServiceRequest`, and of those of their events that tell of calls.
     ///
     /// # Errors
     /// If the bytes are no such request.
     pub fn explain_traces(&self, body: &[u8]) -> Result<Vec<Explanation>, Malformed> {
+        self.explain_spans(body, |_| true)
+    }
+
+    /// As above, of the traces that are wanted.
+    fn explain_spans(&self, body: &[u8], wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<Explanation>, Malformed> {
         let mut out = Vec::new();
         let mut attributes = Attributes::new(self.conventions.slots());
         for resource in TracesView::new(body)?.resource_spans() {
@@ -78,7 +143,7 @@ impl Recogniser {
             for scope in resource.scope_spans() {
                 attributes.begin_scope(&self.conventions, scope.scope().attributes());
                 let scope_name = scope.scope().name;
-                for span in scope.spans() {
+                for span in scope.spans().filter(|span| wanted(span.trace_id)) {
                     let span_id = Hex(span.span_id).to_string();
                     attributes.begin_record(&self.conventions, span.attributes());
                     let said = (&*String::from_utf8_lossy(span.status.message), value::exception(Some(span.events())));
@@ -105,13 +170,18 @@ impl Recogniser {
     /// # Errors
     /// If the bytes are no such request.
     pub fn explain_logs(&self, body: &[u8]) -> Result<Vec<Explanation>, Malformed> {
+        self.explain_records(body, |_| true)
+    }
+
+    /// As above.
+    fn explain_records(&self, body: &[u8], wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<Explanation>, Malformed> {
         let mut out = Vec::new();
         let mut attributes = Attributes::new(self.conventions.slots());
         for resource in LogsView::new(body)?.resource_logs() {
             attributes.begin_resource(&self.conventions, resource.resource().attributes());
             for scope in resource.scope_logs() {
                 attributes.begin_scope(&self.conventions, scope.scope().attributes());
-                for log in scope.log_records() {
+                for log in scope.log_records().filter(|log| wanted(log.trace_id)) {
                     attributes.begin_record(&self.conventions, log.attributes());
                     let record = Record::of_log(&log, &attributes, scope.scope().name, self.event_name);
                     let (name, span_id) = (event_name(&record), Hex(log.span_id).to_string());
@@ -163,7 +233,7 @@ impl Recogniser {
         let mut text =
             |field: Field| found[field as usize].as_ref().and_then(|found| value::text(found, 4_096, &mut unreadable));
         let failed = rule.failed.iter().find(|condition| holds(condition, record)).map(|condition| {
-            let reason = self.describe(condition);
+            let reason = self.describe_held(condition, record);
             let told = rule.classes.iter().find(|(condition, _)| holds(condition, record));
             if let Some((condition, class)) = told {
                 return (reason, class.as_str(), self.describe(condition));
@@ -199,15 +269,34 @@ impl Recogniser {
                 format!("it is {}", kind.unwrap_or(&"unknown"))
             }
             Condition::SpanName(_) => format!("it is {}", is(record.name)),
-            Condition::StatusError => "it is not".to_owned(),
+            Condition::Status(_) => {
+                let status = record.status.and_then(|status| STATUSES.get(usize::try_from(status).ok()?));
+                format!("it is {}", status.unwrap_or(&"not there").to_uppercase())
+            }
+            Condition::SpanEvent(_) => "it has no such event".to_owned(),
             Condition::Event(_) => {
                 let names: Vec<String> = record.events.iter().flatten().map(|event| is(event)).collect();
                 if names.is_empty() { "it has none".to_owned() } else { format!("it is {}", names.join(" or ")) }
             }
             Condition::Scope(_) => format!("it is {}", is(record.scope)),
             Condition::Any(_) => "neither is so".to_owned(),
+            Condition::All(_) => "not all of it is so".to_owned(),
         };
         format!("{wanted}: {found}")
+    }
+
+    /// What of a condition that holds does so.
+    fn describe_held(&self, condition: &Condition, record: &Record<'_, '_>) -> String {
+        match condition {
+            Condition::Any(conditions) => (conditions.iter())
+                .find(|condition| holds(condition, record))
+                .map_or_else(|| self.describe(condition), |held| self.describe_held(held, record)),
+            Condition::All(conditions) => {
+                let all = conditions.iter().map(|condition| self.describe_held(condition, record));
+                all.collect::<Vec<_>>().join(", and ")
+            }
+            one => self.describe(one),
+        }
     }
 
     fn describe(&self, condition: &Condition) -> String {
@@ -221,11 +310,18 @@ impl Recogniser {
                 format!("the span's kind is {}", kinds.collect::<Vec<_>>().join(" or "))
             }
             Condition::SpanName(test) => format!("the span's name {}", test_words(test)),
-            Condition::StatusError => "the status is ERROR".to_owned(),
+            Condition::Status(status) => {
+                let status = usize::try_from(*status).ok().and_then(|status| STATUSES.get(status));
+                format!("the status is {}", status.unwrap_or(&"unknown").to_uppercase())
+            }
+            Condition::SpanEvent(test) => format!("the name of an event of the span {}", test_words(test)),
             Condition::Event(test) => format!("the event's name {}", test_words(test)),
             Condition::Scope(test) => format!("the scope's name {}", test_words(test)),
             Condition::Any(conditions) => {
                 conditions.iter().map(|condition| self.describe(condition)).collect::<Vec<_>>().join(", or ")
+            }
+            Condition::All(conditions) => {
+                conditions.iter().map(|condition| self.describe(condition)).collect::<Vec<_>>().join(", and ")
             }
         }
     }
@@ -243,6 +339,7 @@ fn test_words(test: &Test) -> String {
     match test {
         Test::Present => "is there".to_owned(),
         Test::Is(words) => format!("is {}", list(words)),
+        Test::IsNot(words) => format!("is there and not {}", list(words)),
         Test::StartsWith(words) => format!("starts with {}", list(words)),
         Test::AtLeast(number) => format!("is at least {number}"),
     }

@@ -295,6 +295,8 @@ static SECRETS: LazyLock<Vec<Regex>> = LazyLock::new(|| {
         r#"(?i)\b[\w-]*pwd=[^\s"',;&]+"#,
         r"(?i)\bsig(?:nature)?=[a-z0-9%+/=_-]{8,}",
         r"\b(?:sk|pk|rk|whsec|gh[oprsu]|github_pat|glpat|hf|npm|pypi|dop_v1|xox[abeprs]|xapp)[-_][A-Za-z0-9_-]{8,}",
+        // After an underscore, too, where nothing else looks like it.
+        r"(?:[spr]k[-_](?:live|test|proj|ant)[-_][A-Za-z0-9_-]{8,}|gh[oprsu]_[A-Za-z0-9]{16,}|github_pat_[A-Za-z0-9_]{16,})",
         r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b",
         r"\b(?:AC|SK)[0-9a-f]{32}\b",
         r"\bSG\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}",
@@ -359,6 +361,7 @@ pub(crate) fn mask(name: Cow<'_, str>) -> Cow<'_, str> {
     let look = Look::at(&name);
     let suspicious = look.unusual
         || KEY_BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
+        || look.parted && holds_key(&name)
         || look.colon && name.contains("://")
         || look.digits && holds_card(&name);
     if !suspicious {
@@ -374,6 +377,8 @@ struct Look {
     /// A byte that ids and names rarely have, and that stands in whatever holds an address, or a secret behind its name.
     unusual: bool,
     colon: bool,
+    /// Something stands before the last part.
+    parted: bool,
     /// Enough digits for the number of a card.
     digits: bool,
 }
@@ -388,13 +393,15 @@ impl Look {
             digits += usize::from(class & LOOKS_DIGIT != 0);
         }
         let unusual = seen & LOOKS_UNUSUAL != 0;
-        Self { unusual, colon: seen & LOOKS_COLON != 0, digits: digits >= CARD_DIGITS.0 }
+        let (colon, parted) = (seen & LOOKS_COLON != 0, seen & LOOKS_PARTS != 0);
+        Self { unusual, colon, parted, digits: digits >= CARD_DIGITS.0 }
     }
 }
 
 const LOOKS_UNUSUAL: u8 = 1;
 const LOOKS_COLON: u8 = 2;
 const LOOKS_DIGIT: u8 = 4;
+const LOOKS_PARTS: u8 = 8;
 /// What a byte may mean.
 const LOOKS: [u8; 256] = {
     let mut looks = [0; 256];
@@ -404,7 +411,13 @@ const LOOKS: [u8; 256] = {
         looks[unusual[i] as usize] = LOOKS_UNUSUAL;
         i += 1;
     }
-    looks[b':' as usize] = LOOKS_COLON;
+    let parts = b"/-_.:|+#;~";
+    i = 0;
+    while i < parts.len() {
+        looks[parts[i] as usize] = LOOKS_PARTS;
+        i += 1;
+    }
+    looks[b':' as usize] |= LOOKS_COLON;
     let mut digit = b'0';
     while digit <= b'9' {
         looks[digit as usize] = LOOKS_DIGIT;
@@ -412,6 +425,27 @@ const LOOKS: [u8; 256] = {
     }
     looks
 };
+
+/// Fewest characters of a key, its beginning included, where it does not stand at the start of a name.
+const KEY_WITHIN_CHARS_MIN: usize = 16;
+
+/// Whether a part of the text that is not its first looks like a key: it begins like one, is long, and has a digit or a capital, as
+/// the parts of names (`search-npm-packages-by-name`) do not.
+fn holds_key(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let parts = |byte: u8| LOOKS[usize::from(byte)] & LOOKS_PARTS != 0;
+    (1..bytes.len()).filter(|at| parts(bytes[at - 1]) && !parts(bytes[*at])).any(|at| {
+        let rest = &bytes[at..];
+        let begins = || KEY_BEGINNINGS.iter().any(|beginning| rest.starts_with(beginning.as_bytes()));
+        let ends = |byte: &u8| !(byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+        begins() && {
+            let key = &rest[..rest.iter().position(ends).unwrap_or(rest.len())];
+            let after = &key[2..];
+            key.len() >= KEY_WITHIN_CHARS_MIN
+                && after.iter().any(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase())
+        }
+    })
+}
 
 /// Fewest and most digits of the numbers of the large networks' cards.
 const CARD_DIGITS: (usize, usize) = (14, 16);
@@ -581,6 +615,15 @@ mod tests {
             ("https://me:pw@host/x", "https[redacted]host/x"),
             ("1731999999999999", "1731999999999999"),
             ("call_mszuSIzqtI65i1wAUOE8w5H4", "call_mszuSIzqtI65i1wAUOE8w5H4"),
+            // Keys behind something else, and what only begins like one.
+            ("tenant/sk-live_51HxQ9abcdefgh", "tenant/[redacted]"),
+            ("user-ghp_16C7e42F292c6912E7710c838347Ae178B4a", "user-[redacted]"),
+            ("user_ghp_16C7e42F292c6912E7710c838347Ae178B4a", "user_[redacted]"),
+            ("s:AKIAIOSFODNN7EXAMPLE", "s:[redacted]"),
+            ("team.xoxb-123456789012-abcdefAB", "team.[redacted]"),
+            ("search-npm-packages-by-name", "search-npm-packages-by-name"),
+            ("org/sk-learn_training_run", "org/sk-learn_training_run"),
+            ("a-gh-b", "a-gh-b"),
         ] {
             assert_eq!(mask(Cow::Borrowed(name)), expect);
         }

@@ -15,6 +15,8 @@ pub(super) struct RawConvention {
     pub(super) name: String,
     /// The convention whose `[fields]` stand in for those that are not given here, and whose classes come after these.
     pub(super) fields_from: Option<String>,
+    /// `input_tokens` are without those read from and written to a cache; if not given, as the one says that `fields_from` names.
+    pub(super) input_excludes_cache: Option<bool>,
     #[serde(default)]
     pub(super) fields: RawFields,
     /// When a recognised record failed, for rules that do not say so themselves.
@@ -68,6 +70,7 @@ pub(super) struct RawCondition {
     pub(super) key: Option<String>,
     pub(super) json: Option<String>,
     pub(super) is: Option<Vec<String>>,
+    pub(super) is_not: Option<Vec<String>>,
     pub(super) starts_with: Option<Vec<String>>,
     pub(super) at_least: Option<f64>,
     pub(super) span_kind: Option<Vec<String>>,
@@ -78,7 +81,9 @@ pub(super) struct RawCondition {
     pub(super) event_starts_with: Option<Vec<String>>,
     pub(super) scope: Option<Vec<String>>,
     pub(super) scope_starts_with: Option<Vec<String>>,
+    pub(super) span_event: Option<Vec<String>>,
     pub(super) any: Option<Vec<RawCondition>>,
+    pub(super) all: Option<Vec<RawCondition>>,
 }
 
 /// Where a field is read: `"KEY"`, or a table.
@@ -162,12 +167,12 @@ macro_rules! fields {
 
 fields!(
     ToolName => tool_name, ToolType => tool_type, ToolServer => tool_server, AgentName => agent_name,
-    SessionId => session_id, UserId => user_id, Team => team, Model => model, CallId => call_id,
+    SessionId => session_id, TransportSessionId => transport_session_id, UserId => user_id, Team => team, Model => model, CallId => call_id,
     Arguments => arguments, Result => result, ErrorType => error_type, ErrorMessage => error_message,
     StatusCode => status_code, ResendCount => resend_count, Attempt => attempt, AsksRetry => asks_retry,
     FallbackLevel => fallback_level, CircuitState => circuit_state, SideEffect => side_effect,
     InputTokens => input_tokens, OutputTokens => output_tokens, CachedInputTokens => cached_input_tokens,
     ReasoningTokens => reasoning_tokens, InputBytes => input_bytes, OutputBytes => output_bytes,
     CostUsd => cost_usd, DurationMs => duration_ms, Provider => provider,
-    CacheWriteInputTokens => cache_write_input_tokens,
+    CacheWriteInputTokens => cache_write_input_tokens, InputCostUsd => input_cost_usd, OutputCostUsd => output_cost_usd,
 );

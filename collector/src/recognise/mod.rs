@@ -27,7 +27,11 @@ mod json;
 mod producers;
 mod record;
 #[cfg(test)]
+mod relatives;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod untried;
 mod value;
 
 use std::borrow::Cow;
@@ -58,6 +62,8 @@ use record::{Record, fields, first, holds, recognises};
 const WORD_BYTES_MAX: usize = 256;
 /// Longest id that is kept, in bytes; longer ones are cut and counted.
 const TEXT_BYTES_MAX: usize = 1_024;
+/// Longest duration that a log record may report, in milliseconds: 31 years.
+const DURATION_MS_MAX: f64 = 1e12;
 /// `SpanFlags`: bit 8 says that bit 9 is known, bit 9 that the parent is remote (opentelemetry-proto, trace.proto).
 const FLAG_PARENT_IS_REMOTE: u32 = 0x300;
 
@@ -446,10 +452,12 @@ impl Recogniser {
     fn duration_ns<'a>(&self, origin: &mut Origin<'a, '_>, rule: &'a Rule, record: &Record<'_, 'a>) -> u64 {
         let mut unreadable = 0;
         let duration_ms = first(&rule.fields[Field::DurationMs as usize], record)
-            .and_then(|value| value::float(value, &mut unreadable).filter(|ms| (0.0..=1e12).contains(ms)));
+            .and_then(|value| value::float(value, &mut unreadable));
+        let readable = duration_ms.filter(|ms| (0.0..=DURATION_MS_MAX).contains(ms));
+        unreadable += i64::from(readable.is_none() && duration_ms.is_some());
         origin.sums.unreadable += unreadable;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded above")]
-        duration_ms.map_or(0, |ms| (ms * 1e6).round() as u64)
+        readable.map_or(0, |ms| (ms * 1e6).round() as u64)
     }
 
     fn log_record<'a>(
@@ -597,7 +605,8 @@ impl Recogniser {
             word!(ToolType, tool_type);
             word!(ToolServer, tool_server, server);
         }
-        word!(AgentName, agent_name);
+        let mut agent = 0;
+        word!(AgentName, agent_name, agent);
         match get(Field::Team).and_then(|value| word_of(value, &mut columns.team, &mut bad)) {
             Some(team) => columns.team.set_key(row, team.key),
             None if origin.ownership.is_some() => {
@@ -627,8 +636,13 @@ impl Recogniser {
                 }
             };
         }
+        let mut user = 0;
         text!(SessionId, session_id, session);
-        text!(UserId, user_id);
+        if session == 0 {
+            // Relatives do not take it, and the row itself takes one that they say instead.
+            text!(TransportSessionId, session_id);
+        }
+        text!(UserId, user_id, user);
         text!(CallId, call_id, call_id);
         macro_rules! number {
             ($field:ident, $column:ident) => {
@@ -643,7 +657,8 @@ impl Recogniser {
         number!(ReasoningTokens, reasoning_tokens);
         number!(CacheWriteInputTokens, cache_write_input_tokens);
         let small = |field: Field, bad: &mut i64| {
-            get(field).and_then(|value| value::int(*value, bad)).and_then(|value| i32::try_from(value).ok())
+            let number = get(field).and_then(|value| value::int(*value, bad))?;
+            i32::try_from(number).inspect_err(|_| *bad += 1).ok()
         };
         if let Some(level) = small(Field::FallbackLevel, &mut bad) {
             columns.fallback_level.set(row, level);
@@ -652,14 +667,18 @@ impl Recogniser {
         if let Some(code) = status_code {
             columns.status_code.set(row, code);
         }
-        if let Some(value) = get(Field::CostUsd) {
-            match value::cost(*value) {
-                Some(cost) => {
-                    columns.cost_usd.set(row, cost);
-                    columns.cost_source.set(row, CostSource::Reported as u8);
-                }
-                None => bad += 1,
-            }
+        let mut cost = |field: Field| {
+            let value = get(field)?;
+            let cost = value::cost(*value);
+            bad += i64::from(cost.is_none());
+            cost
+        };
+        let parts = |cost: &mut dyn FnMut(Field) -> Option<i128>| {
+            cost(Field::InputCostUsd)?.checked_add(cost(Field::OutputCostUsd)?)
+        };
+        if let Some(cost) = cost(Field::CostUsd).or_else(|| parts(&mut cost)) {
+            columns.cost_usd.set(row, cost);
+            columns.cost_source.set(row, CostSource::Reported as u8);
         }
 
         let mut arguments = 0;
@@ -744,6 +763,9 @@ impl Recogniser {
             source: origin.source,
             call_id,
             arguments,
+            session,
+            user,
+            agent,
             start_ns: interval.start_ns,
             end_ns: interval.end_ns,
             failed,

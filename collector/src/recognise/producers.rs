@@ -2,7 +2,7 @@
 //! hand from the conventions and the sources of the producers.
 
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::{Span, span::Event};
+use opentelemetry_proto::tonic::trace::v1::{Span, Status, span::Event};
 
 use super::arrangements::{Export, decided};
 use super::dialects::{attributes, counted, failed, log, logs, one, span, traces};
@@ -44,6 +44,17 @@ fn every_way_to_tell_of_a_failure_is_understood() {
         ("app", failed(genai(&["http.status_code=429"]), ""), "rate_limited", "-"),
         ("app", failed(genai(&["rpc.grpc.status_code:i=14"]), ""), "transient", "-"),
         ("app", failed(genai(&["rpc.response.status_code=DEADLINE_EXCEEDED"]), ""), "timeout", "-"),
+        // Nobody called the span a failure, nor a success.
+        ("app", genai(&["http.response.status_code:i=503"]), "transient", "-"),
+        ("app", genai(&["http.status_code=404"]), "not_found", "-"),
+        ("app", genai(&["rpc.grpc.status_code:i=4"]), "timeout", "-"),
+        ("app", genai(&["rpc.response.status_code=UNAVAILABLE"]), "transient", "-"),
+        ("app", genai(&["rpc.status_code=permission_denied"]), "unauthorized", "-"),
+        ("app", with_exception(genai(&[]), "ValueError", "no such city"), "invalid_input", "ValueError"),
+        ("mcp", mcp(3, &["rpc.response.status_code=1001"]), "unknown", "-"),
+        ("mcp", mcp(3, &["rpc.status_code:i=-32000"]), "server", "-"),
+        ("mcp", mcp(3, &["http.response.status_code:i=401"]), "unauthorized", "-"),
+        ("mcp", with_exception(mcp(3, &[]), "McpError", "Connection closed"), "transient", "McpError"),
         ("app", genai(&["error.type=401"]), "unauthorized", "401"),
         ("app", genai(&["error.type=_OTHER", "error.message=the circuit breaker is open"]), "circuit_open", "_OTHER"),
         (
@@ -82,6 +93,37 @@ fn every_way_to_tell_of_a_failure_is_understood() {
         let row = one(&[traces(scope, vec![span])], "tool", &["tool_name", "outcome", "error_class", "error_type"]);
         assert_eq!(row, ["f", "error", class, error_type], "{shown}");
     }
+}
+
+#[test]
+fn codes_and_exceptions_are_no_failure_where_they_say_that_all_went_well() {
+    let ok = |mut span: Span| {
+        span.status = Some(Status { code: 1, message: String::new() });
+        span
+    };
+    let genai = |list: &[&str]| tool("execute_tool f", &[&[EXECUTE, "gen_ai.tool.name=f"], list].concat());
+    let mcp =
+        |list: &[&str]| tool("tools/call f", &[&["mcp.method.name=tools/call", "gen_ai.tool.name=f"], list].concat());
+    for span in [
+        genai(&["http.response.status_code:i=200"]),
+        genai(&["http.status_code=302"]),
+        genai(&["rpc.grpc.status_code:i=0"]),
+        genai(&["rpc.grpc.status_code:d=0"]),
+        genai(&["rpc.response.status_code=OK"]),
+        genai(&["rpc.response.status_code:-="]),
+        // What its application calls a success is one, whatever it went through.
+        ok(genai(&["http.response.status_code:i=503"])),
+        ok(with_exception(genai(&[]), "ValueError", "tried again")),
+        mcp(&["rpc.response.status_code:i=0"]),
+        mcp(&["rpc.response.status_code=ok"]),
+        ok(with_exception(mcp(&[]), "ValueError", "tried again")),
+    ] {
+        let shown = format!("{span:?}");
+        assert_eq!(one(&[traces("app", vec![span])], "tool", &["outcome"]), ["ok"], "{shown}");
+    }
+    // Of an agent's run an exception says only that something within failed.
+    let run = with_exception(tool("invoke_agent a", &["gen_ai.operation.name=invoke_agent"]), "ValueError", "handled");
+    assert_eq!(one(&[traces("app", vec![run])], "agent", &["outcome"]), ["ok"]);
 }
 
 #[test]
@@ -279,6 +321,21 @@ fn usage_and_cost_are_read_in_every_spelling() {
                 "llm.token_count.prompt_details.cache_read:i=4",
                 "llm.token_count.completion_details.reasoning:i=2",
                 "llm.cost.total:d=0.5",
+            ],
+        ),
+        // Costs of the two halves, without their sum.
+        (
+            "oi",
+            "ChatX",
+            &[
+                "openinference.span.kind=LLM",
+                "llm.model_name=m",
+                "llm.token_count.prompt:i=9",
+                "llm.token_count.completion:i=5",
+                "llm.token_count.prompt_details.cache_read:i=4",
+                "llm.token_count.completion_details.reasoning:i=2",
+                "llm.cost.prompt:d=0.4",
+                "llm.cost.completion=0.1",
             ],
         ),
         (

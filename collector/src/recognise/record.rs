@@ -1,13 +1,10 @@
 //! A span or a log record as rules look at it.
 
-use toolgauge_proto::otlp::{AnyValueView, EventView, LogRecordView, SpanView};
+use toolgauge_proto::otlp::{AnyValueView, EventView, Events, LogRecordView, SpanView};
 
 use super::attributes::Attributes;
 use super::convention::{Condition, Derived, FIELDS, Looks, Rule, Slot, Source, Test};
 use super::{json, value};
-
-/// OTLP's `STATUS_CODE_ERROR`.
-const STATUS_CODE_ERROR: i32 = 2;
 
 /// A span, an event of one, or a log record.
 pub(super) struct Record<'r, 'a> {
@@ -16,7 +13,10 @@ pub(super) struct Record<'r, 'a> {
     /// Name of the span.
     pub(super) name: &'a [u8],
     pub(super) span_kind: i32,
-    pub(super) status_error: bool,
+    /// Of a span; anything else has none.
+    pub(super) status: Option<i32>,
+    /// As above.
+    pub(super) span_events: Option<Events<'a>>,
     /// What may be the name of the event, most likely first.
     pub(super) events: [Option<&'a [u8]>; 3],
     /// Name of the instrumentation scope.
@@ -30,7 +30,8 @@ impl<'r, 'a> Record<'r, 'a> {
             attributes,
             name: span.name,
             span_kind: span.kind,
-            status_error: span.status.code == STATUS_CODE_ERROR,
+            status: Some(span.status.code),
+            span_events: Some(span.events()),
             events: [None; 3],
             scope,
         }
@@ -56,7 +57,7 @@ impl<'r, 'a> Record<'r, 'a> {
         event_name: Slot,
     ) -> Self {
         let events = [attributes.get(event_name).and_then(text), some(log.event_name), text(&log.body)];
-        Self { looks: Looks::Log, attributes, name: &[], span_kind: 0, status_error: false, events, scope }
+        Self { looks: Looks::Log, attributes, name: &[], span_kind: 0, status: None, span_events: None, events, scope }
     }
 }
 
@@ -206,10 +207,14 @@ pub(super) fn holds(condition: &Condition, record: &Record<'_, '_>) -> bool {
         }
         Condition::SpanKind(kinds) => kinds.contains(&record.span_kind),
         Condition::SpanName(test) => passes_text(test, record.name),
-        Condition::StatusError => record.status_error,
+        Condition::Status(status) => record.status == Some(*status),
+        Condition::SpanEvent(test) => {
+            record.span_events.clone().is_some_and(|mut events| events.any(|event| passes_text(test, event.name)))
+        }
         Condition::Event(test) => record.events.iter().flatten().any(|event| passes_text(test, event)),
         Condition::Scope(test) => passes_text(test, record.scope),
         Condition::Any(conditions) => conditions.iter().any(|condition| holds(condition, record)),
+        Condition::All(conditions) => conditions.iter().all(|condition| holds(condition, record)),
     }
 }
 
@@ -229,7 +234,10 @@ fn passes_text(test: &Test, text: &[u8]) -> bool {
     match test {
         Test::Present => !text.is_empty(),
         Test::Is(words) => words.iter().any(|word| word.eq_ignore_ascii_case(text)),
-        Test::StartsWith(words) => words.iter().any(|word| text.starts_with(word)),
+        Test::IsNot(words) => !text.is_empty() && !words.iter().any(|word| word.eq_ignore_ascii_case(text)),
+        Test::StartsWith(words) => words
+            .iter()
+            .any(|word| text.split_at_checked(word.len()).is_some_and(|(begin, _)| begin.eq_ignore_ascii_case(word))),
         Test::AtLeast(_) => false,
     }
 }

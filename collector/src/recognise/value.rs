@@ -86,7 +86,8 @@ pub(super) fn code(value: AnyValueView<'_>, unreadable: &mut i64) -> Option<i32>
     {
         return Some(code);
     }
-    int(value, unreadable).and_then(|code| i32::try_from(code).ok())
+    let code = int(value, unreadable)?;
+    i32::try_from(code).inspect_err(|_| *unreadable += 1).ok()
 }
 
 /// The value as a count: a whole number, not negative.

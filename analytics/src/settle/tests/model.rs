@@ -47,6 +47,7 @@ pub(super) fn decide(facts: &[Facts], links: &[Link]) -> BTreeMap<RowId, Named> 
                 view_of: model.outer(i).map(id),
                 pair: model.span_of.get(&i).copied().or(model.log_of(i)).map(id),
                 error_from: error_from.map(id),
+                context: model.context(i, &nulls_from[..nulls_from.len().min(FILLERS_MAX)]),
                 nulls_from: nulls_from.into_iter().take(FILLERS_MAX).map(id).collect(),
                 failed,
                 threshold: model.threshold(i),
@@ -202,6 +203,33 @@ impl Model<'_> {
     fn agent(&self, i: usize) -> Option<usize> {
         let above = self.up[i]?;
         if self.facts[above].kind == Kind::Agent { Some(above) } else { self.agent(above) }
+    }
+
+    /// Session, user and agent that a row takes from others: from its log record and views; from the ancestor next to it that
+    /// has it; or what all of its group that say it agree on. Agents' names come from runs of agents only, for others.
+    fn context(&self, i: usize, fillers: &[usize]) -> [u64; 3] {
+        let own = |row: usize| [self.facts[row].session, self.facts[row].user, self.facts[row].agent];
+        let is_agent = |row: usize| self.facts[row].kind == Kind::Agent;
+        let mut above = Vec::new();
+        let mut at = self.up[i];
+        while let Some(row) = at {
+            above.push(row);
+            at = self.up[row];
+        }
+        std::array::from_fn(|thing| {
+            let agents_only = thing == 2;
+            if own(i)[thing] != 0 || agents_only && is_agent(i) {
+                return 0;
+            }
+            let of_fillers = fillers.iter().map(|row| own(*row)[thing]);
+            let of_above = above.iter().filter(|row| !agents_only || is_agent(**row)).map(|row| own(*row)[thing]);
+            if let Some(found) = of_fillers.chain(of_above).find(|found| *found != 0) {
+                return found;
+            }
+            let all: std::collections::BTreeSet<u64> =
+                (0..self.facts.len()).map(|row| own(row)[thing]).filter(|value| *value != 0).collect();
+            if agents_only || all.len() != 1 { 0 } else { all.first().copied().unwrap_or(0) }
+        })
     }
 
     fn server(&self, i: usize) -> u64 {

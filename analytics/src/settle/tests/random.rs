@@ -41,6 +41,7 @@ fn any_facts(count: u64) -> impl Strategy<Value = Facts> {
     let kind = prop_oneof![8 => Just(Kind::Tool), 2 => Just(Kind::Model), 1 => Just(Kind::Agent)];
     let layer = prop::sample::select(Layer::ALL);
     let signal = prop_oneof![3 => Just(Signal::Span), 1 => Just(Signal::Log)];
+    let whose = (prop_oneof![3 => Just(0), 2 => 1..3u64], prop_oneof![4 => Just(0), 1 => 1..2u64], 0..3u64);
     let names = (prop_oneof![1 => Just(0), 9 => 1..3u64], prop_oneof![2 => Just(0), 1 => 1..3u64], 0..3u64, 0..3u64);
     let places = (0..count + 8, 0..count + 8, 0..3u64);
     let times = (0..12i64, prop_oneof![6 => 0..4i64, 1 => -2..12i64]);
@@ -51,27 +52,29 @@ fn any_facts(count: u64) -> impl Strategy<Value = Facts> {
         any_threshold(),
         prop::bool::weighted(0.1),
     );
-    (kind, layer, signal, names, places, times, marks).prop_map(|(kind, layer, signal, names, places, times, marks)| {
-        Facts {
-            kind,
-            layer,
-            signal,
-            tool: if kind == Kind::Tool { names.0 } else { 0 },
-            asked: kind == Kind::Tool && signal == Signal::Span && marks.4,
-            server: names.1,
-            call_id: names.2,
-            arguments: names.3,
-            span_id: places.0,
-            parent_span_id: places.1,
-            source: places.2,
-            start_ns: times.0 * 10,
-            end_ns: (times.0 + times.1) * 10,
-            failed: marks.0,
-            asks_retry: marks.0 && marks.1,
-            says_attempt: marks.2,
-            threshold: marks.3,
-            ..span(0)
-        }
+    let all = (kind, layer, signal, names, places, times, marks, whose);
+    all.prop_map(|(kind, layer, signal, names, places, times, marks, whose)| Facts {
+        session: whose.0,
+        user: whose.1,
+        agent: whose.2,
+        kind,
+        layer,
+        signal,
+        tool: if kind == Kind::Tool { names.0 } else { 0 },
+        asked: kind == Kind::Tool && signal == Signal::Span && marks.4,
+        server: names.1,
+        call_id: names.2,
+        arguments: names.3,
+        span_id: places.0,
+        parent_span_id: places.1,
+        source: places.2,
+        start_ns: times.0 * 10,
+        end_ns: (times.0 + times.1) * 10,
+        failed: marks.0,
+        asks_retry: marks.0 && marks.1,
+        says_attempt: marks.2,
+        threshold: marks.3,
+        ..span(0)
     })
 }
 
