@@ -15,7 +15,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::Value;
 use toolgauge_collector::pipeline::{CollectorError, chain};
+use toolgauge_proto::api::why::WhyReport;
 use toolgauge_proto::api::{Problem, SqlRequest, SqlResponse, ToolOwner, ToolReport, ToolsReport, Weighted};
+use toolgauge_proto::explain::Missed;
 use toolgauge_proto::time::SystemClock;
 use toolgauge_queries::slo::learned::UNKNOWN_TOOLS;
 
@@ -508,22 +510,35 @@ fn ask_sql(sql: &Sql) -> Result<(), Failure> {
 fn explain(why: &Why) -> Result<(), Failure> {
     let is_trace = why.export.len() == 32 && why.export.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_trace && !std::path::Path::new(&why.export).exists() {
-        let query = format!(
-            "SELECT hex(span_id) AS span_id, signal, kind, tool_name, convention, layer, counted, outcome, error_class \
-             FROM calls WHERE hex(trace_id) = '{}' ORDER BY start_time",
-            why.export.to_lowercase()
-        );
-        ask_sql(&Sql { query, connection: why.connection.clone() })?;
-        let note = "records that no rule recognised are not kept; ask for the file of their export";
-        return Ok(writeln!(std::io::stderr(), "{note}")?);
+        return explain_trace(why);
     }
+    let missed = if why.all { Missed::All } else { Missed::Nearest };
     let config = Config::load(why.config.as_deref(), std::env::vars(), [])?;
     let own = crate::conventions::read(&config)?;
-    let explanations = why::explain(std::path::Path::new(&why.export), why.holds, own)?;
+    let records = why::explain(std::path::Path::new(&why.export), why.holds, own, missed)?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     match why.connection.format {
-        Format::Json => writeln!(out, "{}", why::as_json(&explanations))?,
-        Format::Table | Format::Csv => why::write_text(&mut out, &explanations, why.all)?,
+        Format::Json => {
+            let text = serde_json::to_string(&records).map_err(|error| Failure::Answer(error.into()))?;
+            writeln!(out, "{text}")?;
+        }
+        Format::Table | Format::Csv => why::write_text(&mut out, &records)?,
+    }
+    Ok(out.flush()?)
+}
+
+/// What a server says of a trace, by its own conventions.
+fn explain_trace(why: &Why) -> Result<(), Failure> {
+    let missed = if why.all { "all" } else { "nearest" };
+    let url = why.connection.url.trim_end_matches('/');
+    let text = fetch(&format!("{url}/api/v1/why/{}?missed={missed}", why.export.to_lowercase()), None)?;
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    match why.connection.format {
+        Format::Json => writeln!(out, "{}", text.trim_end())?,
+        Format::Table | Format::Csv => {
+            let report: WhyReport = serde_json::from_str(&text).map_err(|error| Failure::Answer(error.into()))?;
+            why::write_trace(&mut out, &report)?;
+        }
     }
     Ok(out.flush()?)
 }

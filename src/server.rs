@@ -160,7 +160,7 @@ impl Server {
     /// See [`ServerError`].
     pub async fn start_at(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, ServerError> {
         let origins = Origins::parse(&config.queries.cors_origins.0)?;
-        let mut price_files = PriceFiles::new(config);
+        let mut price_files = PriceFiles::new(config)?;
         let set = crate::prices::read_at_start(&mut price_files)?;
         let price_faults = PriceFaults::default();
         price_faults.set(&set.faults);
@@ -207,6 +207,7 @@ impl Server {
             (Some(evaluator), Some(rules))
         };
         let api = Api::with_slos(lake, engine, clock, text, evaluator.clone(), rules.clone()).await?;
+        api.set_explain(collector.explain());
         let ownership_task = ownership_file.map(|(file, ownership)| {
             let api = Arc::clone(&api);
             let put_in_force = move |ownership: Arc<Ownership>| {

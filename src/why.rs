@@ -3,15 +3,12 @@
 use std::io::Write;
 use std::path::Path;
 
-use serde_json::{Value, json};
 use toolgauge_collector::export::ExportSignal;
 use toolgauge_collector::receiver::json_to_protobuf;
-use toolgauge_collector::recognise::{
-    ConventionError, Conventions, Explanation, RecogniseSettings, Recogniser, Verdict,
-};
+use toolgauge_collector::recognise::{ConventionError, Conventions, RecogniseSettings, Recogniser};
+use toolgauge_proto::api::why::{WhyCall, WhyRecord, WhyReport};
+use toolgauge_proto::explain::Missed;
 
-/// Rules that are shown of those that did not recognise a record, if not all are asked for.
-const NEAREST: usize = 1;
 /// Largest file that is read, in bytes: as large as a request may be.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
@@ -62,7 +59,12 @@ pub enum WhyError {
 ///
 /// # Errors
 /// See [`WhyError`].
-pub fn explain(path: &Path, holds: Option<Holds>, own: Vec<(String, String)>) -> Result<Vec<Explanation>, WhyError> {
+pub fn explain(
+    path: &Path,
+    holds: Option<Holds>,
+    own: Vec<(String, String)>,
+    missed: Missed,
+) -> Result<Vec<WhyRecord>, WhyError> {
     let named = || path.display().to_string();
     let read = |source| WhyError::Read { path: named(), source };
     if std::fs::metadata(path).map_err(read)?.len() > FILE_BYTES_MAX {
@@ -80,7 +82,7 @@ pub fn explain(path: &Path, holds: Option<Holds>, own: Vec<(String, String)>) ->
     let recogniser = Recogniser::new(Conventions::with(&own)?, RecogniseSettings::default())?;
     let traces = || recogniser.explain_traces(&body).map_err(|error| no_export(error.to_string()));
     let logs = || recogniser.explain_logs(&body).map_err(|error| no_export(error.to_string()));
-    match holds {
+    let explanations = match holds {
         Some(Holds::Traces) => traces(),
         Some(Holds::Logs) => logs(),
         // The two look alike; only in one of them spans have ids of eight bytes.
@@ -88,66 +90,79 @@ pub fn explain(path: &Path, holds: Option<Holds>, own: Vec<(String, String)>) ->
             Ok(spans) if spans.iter().any(|span| span.span_id.len() == 16) => Ok(spans),
             _ => logs(),
         },
-    }
+    }?;
+    Ok(explanations.into_iter().map(|explanation| explanation.into_record(missed)).collect())
 }
 
-/// Writes explanations for people. With `all`, every rule that did not recognise a record has its line.
+/// Writes for people what became of records.
 ///
 /// # Errors
-/// If they cannot be written.
-pub fn write_text(out: &mut impl Write, explanations: &[Explanation], all: bool) -> std::io::Result<()> {
-    for Explanation { what, name, span_id, verdict } in explanations {
+/// If it cannot be written.
+pub fn write_text(out: &mut impl Write, records: &[WhyRecord]) -> std::io::Result<()> {
+    for WhyRecord { what, name, span_id, verdict } in records {
         let span = if span_id.is_empty() { String::new() } else { format!(" in span {span_id}") };
-        let span = if *what == "span" { format!(" {span_id}") } else { span };
-        match verdict {
-            Verdict::Recognised { rule, kind, fields, failed } => {
-                writeln!(out, "{what} {name:?}{span}: {kind}, by {rule}")?;
-                for (field, text) in fields {
-                    writeln!(out, "    {field}: {text}")?;
-                }
-                if let Some((reason, class, because)) = failed {
-                    writeln!(out, "    failed, because {reason}; class {class}, because {because}")?;
-                }
-            }
-            Verdict::NoCall(rule) => writeln!(out, "{what} {name:?}{span}: no call, by {rule}")?,
-            Verdict::Unrecognised(missed) => {
-                writeln!(out, "{what} {name:?}{span}: not recognised")?;
-                for (rule, fault) in missed.iter().take(if all { usize::MAX } else { NEAREST }) {
-                    writeln!(out, "    not by {rule}: {fault}")?;
-                }
-            }
+        let span = if what == "span" { format!(" {span_id}") } else { span };
+        let rule = || {
+            let of = |name: &Option<String>| name.clone().unwrap_or_default();
+            format!("{} / {}", of(&verdict.convention), of(&verdict.rule))
+        };
+        match &verdict.kind {
+            Some(kind) => writeln!(out, "{what} {name:?}{span}: {kind}, by {}", rule())?,
+            None if verdict.rule.is_some() => writeln!(out, "{what} {name:?}{span}: no call, by {}", rule())?,
+            None => writeln!(out, "{what} {name:?}{span}: not recognised")?,
+        }
+        for field in &verdict.fields {
+            writeln!(out, "    {}: {}", field.name, field.value)?;
+        }
+        if let Some(failed) = &verdict.failed {
+            let (class, because) = (&failed.error_class, &failed.class_because);
+            writeln!(out, "    failed, because {}; class {class}, because {because}", failed.because)?;
+        }
+        for missed in &verdict.missed {
+            writeln!(out, "    not by {} / {}: {}", missed.convention, missed.rule, missed.condition)?;
         }
     }
-    let calls = explanations.iter().filter(|one| matches!(one.verdict, Verdict::Recognised { .. })).count();
-    writeln!(out, "{} records, {calls} recognised as calls", explanations.len())
+    let calls = records.iter().filter(|record| record.verdict.recognised).count();
+    writeln!(out, "{} records, {calls} recognised as calls", records.len())
 }
 
-/// Explanations for programs.
-#[must_use]
-pub fn as_json(explanations: &[Explanation]) -> Value {
-    let of = |one: &Explanation| {
-        let verdict = match &one.verdict {
-            Verdict::Recognised { rule, kind, fields, failed } => json!({
-                "recognised": true,
-                "kind": kind.as_str(),
-                "convention": rule.convention,
-                "rule": rule.rule,
-                "fields": fields.iter().map(|(name, text)| ((*name).to_owned(), text.clone().into())).collect::<serde_json::Map<_, _>>(),
-                "failed": failed.as_ref().map(|(reason, class, because)| {
-                    json!({"because": reason, "error_class": class, "class_because": because})
-                }),
-            }),
-            Verdict::NoCall(rule) => {
-                json!({"recognised": false, "convention": rule.convention, "rule": rule.rule})
-            }
-            Verdict::Unrecognised(missed) => json!({
-                "recognised": false,
-                "missed": missed.iter().map(|(rule, fault)| {
-                    json!({"convention": rule.convention, "rule": rule.rule, "condition": fault})
-                }).collect::<Vec<_>>(),
-            }),
-        };
-        json!({"what": one.what, "name": one.name, "span_id": one.span_id, "verdict": verdict})
+/// Writes for people what a server says of a trace: its records, what counts of it, and what cannot be said.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_trace(out: &mut impl Write, report: &WhyReport) -> std::io::Result<()> {
+    let WhyReport { trace_id, records, log_from, truncated, calls } = report;
+    if records.is_empty() {
+        writeln!(out, "the log has no record of trace {trace_id}{}", since(log_from))?;
+    } else {
+        write_text(out, records)?;
+    }
+    for call in calls {
+        writeln!(out, "row {}", row_text(call))?;
+    }
+    match (records.is_empty(), calls.is_empty()) {
+        (true, true) => writeln!(out, "calls has no row of it either: nothing of it was a call, or it never arrived")?,
+        (true, false) => writeln!(out, "only its calls are known: records are kept until the log has forgotten them")?,
+        (false, _) => {}
+    }
+    if *truncated {
+        writeln!(out, "there may be more of it: not all was looked through or shown")?;
+    }
+    Ok(())
+}
+
+fn since(log_from: &Option<String>) -> String {
+    log_from.as_ref().map_or_else(String::new, |from| format!(", which goes back to {from}"))
+}
+
+/// A row in one line: what of it is there.
+fn row_text(call: &WhyCall) -> String {
+    let shown = ["span_id", "signal", "kind", "tool_server", "tool_name", "model", "agent_name", "convention", "layer"];
+    let of = |name: &str| match call.get(name)? {
+        serde_json::Value::Null => None,
+        serde_json::Value::String(text) => Some(format!("{name}={text}")),
+        other => Some(format!("{name}={other}")),
     };
-    explanations.iter().map(of).collect()
+    let rest = ["counted", "attempt", "final", "outcome", "error_class"];
+    shown.iter().chain(&rest).filter_map(|name| of(name)).collect::<Vec<_>>().join(" ")
 }

@@ -6,6 +6,7 @@
 
 pub mod backup;
 mod dedup;
+mod explain;
 pub mod export;
 pub mod fs;
 pub mod lake;

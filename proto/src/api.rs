@@ -2,7 +2,9 @@
 
 pub mod costs;
 pub mod rule;
+pub mod sessions;
 pub mod slo;
+pub mod why;
 
 use std::collections::BTreeMap;
 

@@ -18,17 +18,19 @@ mod range;
 mod rule_metrics;
 mod rules;
 mod serve;
+mod sessions;
 mod slo_metrics;
 mod slo_proof;
 mod slos;
 mod webhook;
+mod why;
 
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -40,6 +42,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use toolgauge_analytics::ownership::Ownership;
 use toolgauge_proto::api::{LatencyReport, SqlRequest, Status, ToolsReport};
+use toolgauge_proto::explain::Explain;
 use toolgauge_proto::lake::Lake;
 use toolgauge_proto::time::Clock;
 
@@ -76,12 +79,14 @@ const ROUTES: &[Route] = &[
     ("get", "/api/v1/latency", || get(latency)),
     ("get", "/api/v1/openapi.json", || get(async || typed("application/json", OPENAPI.to_owned()))),
     ("get", "/api/v1/rules", || get(rules::rules)),
+    ("get", "/api/v1/sessions", || get(sessions::sessions)),
     ("get", "/api/v1/slos", || get(slos::slos)),
     ("get", "/api/v1/slos/{service}/{slo}", || get(slos::slo)),
     ("get", "/api/v1/slos/{service}/{slo}/proof", || get(slo_proof::proof)),
     ("post", "/api/v1/sql", || post(sql)),
     ("get", "/api/v1/status", || get(status)),
     ("get", "/api/v1/tools", || get(tools)),
+    ("get", "/api/v1/why/{trace_id}", || get(why::why)),
     ("get", "/healthz", || get(async || typed("text/plain; charset=utf-8", "ok\n".to_owned()))),
     ("get", "/metrics", || get(metrics)),
     ("get", "/readyz", || get(readyz)),
@@ -105,6 +110,8 @@ pub struct Api {
     unpriced: costs::Kept,
     started: Instant,
     ownership: ArcSwap<Ownership>,
+    explain: ArcSwapOption<Arc<dyn Explain>>,
+    why_places: tokio::sync::Semaphore,
 }
 
 impl std::fmt::Debug for Api {
@@ -159,6 +166,8 @@ impl Api {
             unpriced: costs::Kept::default(),
             started,
             ownership: ArcSwap::default(),
+            explain: ArcSwapOption::empty(),
+            why_places: tokio::sync::Semaphore::new(why::WAITING_MAX),
         }))
     }
 

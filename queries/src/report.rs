@@ -22,7 +22,9 @@ mod attempts;
 mod costs;
 mod latency;
 mod owners;
+mod sessions;
 mod tail;
+mod trace;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,6 +47,8 @@ pub(crate) use attempts::weighted_events;
 pub use costs::{CostsBy, costs, unpriced};
 pub use latency::latency;
 pub use owners::owners;
+pub use sessions::sessions;
+pub use trace::calls_of;
 
 const TOOLS: &str = include_str!("../sql/tools.sql");
 const TOOL_SUMS: &str = include_str!("../sql/tool_sums.sql");
@@ -442,6 +446,10 @@ impl Rows {
 
     fn integer(&self, index: usize, row: usize) -> Result<i64, Error> {
         Ok(self.column(index, DataType::Int64)?.as_primitive::<Int64Type>().value(row))
+    }
+
+    fn is_null(&self, index: usize, row: usize) -> bool {
+        self.0.columns().get(index).is_none_or(|column| column.is_null(row))
     }
 
     fn histogram(&self, index: usize, row: usize) -> Result<Histogram, Error> {

@@ -21,6 +21,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{MemTable, SchemaProvider, Session as PlanningSession, TableProvider};
+use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::Transformed;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::{TableType, ViewTable, provider_as_source};
@@ -46,6 +47,9 @@ pub const VIEWS: [(&str, &str); 5] = [
     ("agent_runs", include_str!("../sql/views/agent_runs.sql")),
     ("sessions", include_str!("../sql/views/sessions.sql")),
 ];
+
+/// What stands in a view for the watermark of its snapshot, in microseconds.
+const WATERMARK: &str = "$watermark";
 
 /// An engine that knows our functions.
 ///
@@ -122,8 +126,13 @@ impl SnapshotSchema {
     }
 
     /// The view's plan over this snapshot.
-    fn over_snapshot(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
-        let plan = plan.clone().transform_up_with_subqueries(|node| match node {
+    fn over_snapshot(&self, sql: &str, plan: &LogicalPlan) -> Result<LogicalPlan> {
+        let mut plan = plan.clone();
+        if sql.contains(WATERMARK) {
+            let watermark = ScalarValue::Int64(Some(self.view.watermark.0));
+            plan = plan.with_param_values(vec![(&WATERMARK[1..], watermark)])?;
+        }
+        let plan = plan.transform_up_with_subqueries(|node| match node {
             LogicalPlan::TableScan(scan) => {
                 let Some(table) = self.snapshot(scan.table_name.table()) else {
                     return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
@@ -151,7 +160,7 @@ impl SchemaProvider for SnapshotSchema {
         let Some((_, sql, plan)) = self.catalog.views.iter().find(|(view, ..)| *view == name) else {
             return Ok(None);
         };
-        let view = ViewTable::new(self.over_snapshot(plan)?, Some(format!("CREATE VIEW {name} AS\n{sql}")));
+        let view = ViewTable::new(self.over_snapshot(sql, plan)?, Some(format!("CREATE VIEW {name} AS\n{sql}")));
         Ok(Some(Arc::new(view)))
     }
 

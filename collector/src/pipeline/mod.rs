@@ -36,15 +36,17 @@ use std::time::Instant;
 
 use arrow::error::ArrowError;
 use tokio::runtime::Handle;
+use toolgauge_proto::explain::Explain;
 use toolgauge_proto::id::WalPosition;
 use toolgauge_proto::lake::Lake;
 use toolgauge_proto::time::{Clock, UnixMicros};
 
+use crate::explain::Explainer;
 use crate::fs::Fs;
 use crate::lake::{CompactSettings, FoldSettings, LakeError, LakeTables, Repriced, last_position};
 use crate::live::LiveSettings;
 use crate::prices::Prices;
-use crate::recognise::{ConventionError, RecogniseSettings};
+use crate::recognise::{ConventionError, Conventions, RecogniseSettings, Recogniser};
 use crate::wal::{Recovery, Wal, WalError, WalHandle, WalSettings};
 use committer::{ANSWERS_MAX, Committer, JOBS_MAX};
 use compact::{CompactHandle, CompactThread};
@@ -213,6 +215,7 @@ pub struct Collector {
     lake: Arc<SharedLake>,
     fold: Option<JoinHandle<()>>,
     compactor: CompactHandle,
+    explainer: Arc<Explainer>,
 }
 
 impl Collector {
@@ -227,6 +230,9 @@ impl Collector {
         clock: Arc<dyn Clock>,
         runtime: &Handle,
     ) -> Result<Self, CollectorError> {
+        let recogniser =
+            Recogniser::new(Conventions::with(&settings.recognise.conventions)?, settings.recognise.clone())?;
+        let explainer = Arc::new(Explainer::new(Arc::clone(&fs), settings.data.join("wal"), recogniser));
         let Opened { wal, recovery, mut tables, fold } = Opened::open(&settings, fs, runtime)?;
         if recovery.torn_bytes > 0 {
             tracing::warn!(bytes = recovery.torn_bytes, "cut off the torn end of the log; it was never acknowledged");
@@ -263,7 +269,7 @@ impl Collector {
             .map_err(CollectorError::Thread)?;
         let compactor = CompactThread::start(compactor, compact_interval_us, compact_jobs, Arc::clone(&lake))
             .map_err(CollectorError::Thread)?;
-        Ok(Self { wal, lake, fold: Some(fold), compactor })
+        Ok(Self { wal, lake, fold: Some(fold), compactor, explainer })
     }
 
     /// Where exports become durable.
@@ -276,6 +282,12 @@ impl Collector {
     #[must_use]
     pub fn lake(&self) -> Arc<dyn Lake> {
         Arc::<SharedLake>::clone(&self.lake)
+    }
+
+    /// What becomes of the records of a trace, as far as the log has them.
+    #[must_use]
+    pub fn explain(&self) -> Arc<dyn Explain> {
+        Arc::<Explainer>::clone(&self.explainer)
     }
 
     /// Whether a failure has stopped it; [`Lake::status`] says why.

@@ -97,6 +97,7 @@ mod handover;
 mod log;
 mod recover;
 mod replay;
+mod scan;
 
 pub use actor::WalHandle;
 pub use counters::WalCounters;
@@ -107,6 +108,7 @@ pub use log::Wal;
 pub use recover::Recovery;
 pub(crate) use recover::{last_frame, segment_file, segments_of, writer_file};
 pub use replay::Replay;
+pub(crate) use scan::scan_back;
 
 /// Default of [`WalSettings::segment_bytes`]: large enough that a new file every second is the most, small enough to read
 /// at once.

@@ -1,7 +1,7 @@
 -- Sessions: the counted rows of all kinds. A session is over when nothing of it has happened for {session_idle_us}
--- microseconds; what has the same id after that is another session. Tokens and cost are those of tools and models; what
+-- microseconds, up to the watermark; what has the same id after that is another session. Iterations are calls of models. Tokens and cost are those of tools and models; what
 -- an agent's row says of them is the sum of its parts, and not added. Its outcome is that of its last agent run, or of
--- its last row.
+-- its last row; it is completed if that went well.
 WITH placed AS (
     SELECT
         tenant, session_id, start_time, end_time, row_id, kind, final, outcome, input_tokens, output_tokens, cost_usd,
@@ -28,16 +28,21 @@ SELECT
     min(start_time) AS start_time,
     max(end_time) AS end_time,
     (CAST(max(end_time) AS BIGINT) - CAST(min(start_time) AS BIGINT)) * 1000 AS duration_ns,
-    (to_unixtime(now()) - to_unixtime(max(end_time))) * 1000000 > {session_idle_us} AS closed,
+    CAST($watermark AS BIGINT) - CAST(max(end_time) AS BIGINT) > {session_idle_us} AS closed,
     coalesce(
         last_value(outcome ORDER BY end_time, row_id) FILTER (WHERE kind = 'agent'),
         last_value(outcome ORDER BY end_time, row_id)
     ) AS outcome,
+    coalesce(
+        last_value(outcome ORDER BY end_time, row_id) FILTER (WHERE kind = 'agent'),
+        last_value(outcome ORDER BY end_time, row_id)
+    ) = 'ok' AS completed,
     count(*) FILTER (WHERE kind = 'tool') AS tool_calls,
     count(*) FILTER (WHERE kind = 'tool' AND final) AS logical_tool_calls,
     count(*) FILTER (WHERE kind = 'tool' AND outcome = 'error') AS tool_errors,
     count(*) FILTER (WHERE kind = 'tool' AND final AND outcome = 'error') AS logical_tool_errors,
     count(*) FILTER (WHERE kind = 'model') AS model_calls,
+    count(*) FILTER (WHERE kind = 'model') AS iterations,
     count(*) FILTER (WHERE kind = 'agent') AS agent_runs,
     sum(input_tokens) FILTER (WHERE kind <> 'agent') AS input_tokens,
     sum(output_tokens) FILTER (WHERE kind <> 'agent') AS output_tokens,

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
+use toolgauge_proto::api::sessions::SessionsReport;
 use toolgauge_proto::api::{Problem, SqlResponse, ToolsReport};
 use toolgauge_queries::engine::{Engine, Settings};
 use toolgauge_queries::http::{Api, BODY_BYTES_MAX, Origins, serve};
@@ -194,6 +195,62 @@ async fn readiness_follows_the_lake_and_says_why() {
     let status = server.get("/api/v1/status").await.json();
     assert_eq!(status["ingest"]["ready"], json!(false));
     assert!(status["memory_bytes"].as_u64().unwrap() > 0);
+}
+
+/// Guarantees: the report is what the view says, the latest first; ranges that follow one another have each session once.
+#[tokio::test]
+async fn sessions_are_those_of_the_view() {
+    let server = Server::start(Settings::default()).await;
+    let of = async |query: &str| {
+        let report: SessionsReport =
+            serde_json::from_value(server.get(&format!("/api/v1/sessions{query}")).await.json()).unwrap();
+        report
+    };
+    let all = of("?from=-3h").await;
+    let rows = server
+        .sql(
+            "SELECT tenant, session_id, iterations, tool_calls, tool_errors, logical_tool_errors, completed, closed, cost_usd, \
+             duration_ns, input_tokens FROM sessions ORDER BY end_time DESC, tenant, session_id, start_time",
+        )
+        .await;
+    let rows: SqlResponse = serde_json::from_str(&rows.body).unwrap();
+    assert!(rows.rows.len() > 4);
+    let found: Vec<Vec<Value>> = (all.sessions.iter())
+        .map(|session| {
+            vec![
+                json!(session.tenant),
+                json!(session.session_id),
+                json!(session.iterations),
+                json!(session.tool_calls),
+                json!(session.tool_errors),
+                json!(session.logical_tool_errors),
+                json!(session.completed),
+                json!(session.closed),
+                json!(session.cost_usd),
+                json!((session.duration_ms * 1e6).round() as i64),
+                json!(session.input_tokens),
+            ]
+        })
+        .collect();
+    // SQL keeps the zeros at the end of an amount.
+    let short = |value: &Value| match value.as_str() {
+        Some(text) => json!(text.trim_end_matches('0').trim_end_matches('.')),
+        None => value.clone(),
+    };
+    let expected = rows.rows.iter().map(|row| {
+        row.iter().enumerate().map(|(at, value)| if at == 8 { short(value) } else { value.clone() }).collect::<Vec<_>>()
+    });
+    assert_eq!(found, expected.collect::<Vec<_>>());
+    let halves = [of("?from=-3h&to=-1h").await, of("?from=-1h").await];
+    assert_eq!(halves.iter().map(|half| half.sessions.len()).sum::<usize>(), all.sessions.len());
+    assert!(halves.iter().all(|half| !half.sessions.is_empty()));
+    let cut = of("?from=-3h&limit=2").await;
+    assert_eq!((cut.sessions.as_slice(), cut.truncated, all.truncated), (&all.sessions[..2], true, false));
+    for (query, said) in [("limit=0", "between 1 and 10000"), ("limit=x", "limit"), ("by=tool", "unknown field")] {
+        let reply = server.get(&format!("/api/v1/sessions?{query}")).await;
+        let problem = reply.problem();
+        assert!(reply.status == 400 && problem.detail.contains(said), "{query}: {}", problem.detail);
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use datafusion::common::ScalarValue;
 use serde_json::{Value, json};
 use toolgauge_proto::table::{ColumnType, Table};
+use toolgauge_proto::time::UnixMicros;
 use toolgauge_queries::engine::Settings;
 
 use crate::support::{
@@ -198,7 +199,8 @@ async fn sessions_end_after_some_quiet_and_sum_their_counted_rows() {
         .query(
             &lake,
             "SELECT tenant, session_id, duration_ns, tool_calls, logical_tool_calls, tool_errors, logical_tool_errors, \
-             model_calls, agent_runs, input_tokens, closed, outcome FROM sessions ORDER BY 1, 2, start_time",
+             model_calls, iterations, agent_runs, input_tokens, closed, outcome, completed FROM sessions \
+             ORDER BY 1, 2, start_time",
         )
         .await;
     let ids = expected.len();
@@ -242,10 +244,12 @@ async fn sessions_end_after_some_quiet_and_sum_their_counted_rows() {
                 json!(count(&|row| kind(row, "tool") && failed(row))),
                 json!(count(&|row| kind(row, "tool") && failed(row) && is_true(row, "final"))),
                 json!(count(&|row| kind(row, "model"))),
+                json!(count(&|row| kind(row, "model"))),
                 json!(count(&|row| kind(row, "agent"))),
                 json!(tokens),
-                json!((NOW.0.div_euclid(1_000_000) - end.div_euclid(1_000_000)) * 1_000_000 > idle_us),
+                json!(NOW.0 - end > idle_us),
                 json!(outcome),
+                json!(outcome.as_deref() == Some("ok")),
             ]
         })
         .collect();
@@ -253,6 +257,34 @@ async fn sessions_end_after_some_quiet_and_sum_their_counted_rows() {
     assert_eq!(ids_alone.len(), found.len(), "also where no sum is asked for");
     assert!(found.len() > ids, "some session is parted: {} of {ids}", found.len());
     assert_eq!(found, expected);
+}
+
+/// Scenario: the clock stands still while the watermark of the lake goes on. Guarantees: a session is over when it has been idle for more
+/// than half an hour up to the watermark, to the microsecond, whatever the clock says.
+#[tokio::test]
+async fn a_session_is_over_half_an_hour_after_its_last_call() {
+    let sql = Sql::new(Settings::default()).await;
+    let mut row = random_calls(8, 1).remove(0);
+    let mut set = |column: &str, value: ScalarValue| row[Table::Calls.index_of(column)] = value;
+    set("counted", ScalarValue::Boolean(Some(true)));
+    set("session_id", ScalarValue::Utf8(Some("s".into())));
+    let end = get_int(&row, "end_time");
+    let lake = MemoryLake::of_calls(&[row], &[]);
+    const SECOND: i64 = 1_000_000;
+    for (idle, closed) in [
+        (0, false),
+        (1_799 * SECOND, false),
+        (1_800 * SECOND, false),
+        (1_800 * SECOND + 1, true),
+        (1_801 * SECOND, true),
+    ] {
+        let mut view = toolgauge_proto::lake::View::clone(&lake.view.lock().unwrap());
+        view.watermark = UnixMicros(end + idle);
+        *lake.view.lock().unwrap() = std::sync::Arc::new(view);
+        assert_eq!(sql.query(&lake, "SELECT closed FROM sessions").await, [[json!(closed)]], "{idle}");
+        let filtered = format!("SELECT count(*) FROM sessions WHERE closed = {closed} AND session_id = 's'");
+        assert_eq!(sql.count(&lake, &filtered).await, 1, "{idle}");
+    }
 }
 
 #[tokio::test]
