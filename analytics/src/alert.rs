@@ -5,8 +5,9 @@
 //! # Guarantees
 //! * A state changes only by the rules below, and at most once an evaluation; every change comes back as a [`Transition`].
 //! * What an evaluation decides depends on its counts and on the state, not on how often or how regularly it was asked
-//!   before. So missed rounds need no replay, and a state that is loaded after a restart goes on as if there had been none. (A
-//!   keep-firing time that is not 0 begins anew.)
+//!   before. So missed rounds need no replay, and a state that is loaded after a restart goes on as if there had been none.
+//! * That an alert no longer burns and is held by its keep-firing time, or burns again, is a change as well, from firing to firing: whoever
+//!   writes all changes down can go on from the last one.
 //! * An alert keeps its start time until it ends, and ends no earlier than it starts, whatever the clock does.
 //!
 //! # Rules
@@ -163,6 +164,12 @@ impl State {
         }
     }
 
+    /// Whether somebody is called.
+    #[must_use]
+    pub const fn is_firing(&self) -> bool {
+        matches!(self, Self::Firing { .. })
+    }
+
     /// When it began to fire, if it does or did.
     #[must_use]
     pub const fn starts_at(&self) -> Option<UnixMicros> {
@@ -187,6 +194,8 @@ impl State {
 pub enum Reason {
     /// Both windows burn at the factor.
     Burning,
+    /// They no longer do, and the keep-firing time begins: it goes on firing.
+    Clear,
     /// They no longer do.
     Recovered,
     /// There were no calls for the whole long window.
@@ -201,6 +210,7 @@ impl Reason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Burning => "burning",
+            Self::Clear => "clear",
             Self::Recovered => "recovered",
             Self::NoTraffic => "no_traffic",
             Self::Expired => "expired",
@@ -220,8 +230,15 @@ pub struct Transition {
     pub reason: Reason,
 }
 
-/// The state after an evaluation at `now`, and the change if it is another one. (A firing alert that begins or ceases to
-/// be held by its keep-firing time changes its state without a transition: it goes on firing.)
+impl Transition {
+    /// Whether it goes on firing: only its keep-firing time has begun, or ended because it burns again.
+    #[must_use]
+    pub const fn keeps_firing(&self) -> bool {
+        self.from.is_firing() && self.to.is_firing()
+    }
+}
+
+/// The state after an evaluation at `now`, and the change if it is another one.
 #[must_use]
 pub fn step(
     state: State,
@@ -247,7 +264,9 @@ type Step = (State, Option<Reason>);
 
 fn burning(state: State, patience: Patience, now: UnixMicros) -> Step {
     let since = match state {
-        State::Firing { starts_at, .. } => return (State::Firing { starts_at, clear_since: None }, None),
+        State::Firing { starts_at, clear_since } => {
+            return (State::Firing { starts_at, clear_since: None }, clear_since.map(|_| Reason::Burning));
+        }
         // A clock that went back must not make it wait for longer than asked.
         State::Pending { since } => since.min(now),
         State::Inactive | State::Resolved { .. } => now,
@@ -269,7 +288,8 @@ fn clear(state: State, patience: Patience, now: UnixMicros) -> Step {
             if now.0.saturating_sub(clear.0) >= patience.keep_firing_us {
                 (ended(starts_at, now), Some(Reason::Recovered))
             } else {
-                (State::Firing { starts_at, clear_since: Some(clear) }, None)
+                let begins = clear_since.is_none().then_some(Reason::Clear);
+                (State::Firing { starts_at, clear_since: Some(clear) }, begins)
             }
         }
         State::Inactive | State::Resolved { .. } => (state, None),

@@ -69,6 +69,12 @@ impl Ratio {
         self.times(Self::new(other.den, other.num)?)
     }
 
+    /// The largest whole number that is not above it.
+    #[must_use]
+    pub const fn floor(self) -> u128 {
+        self.num / self.den
+    }
+
     /// In units of 10^-`places`, rounded half-even; none if it does not fit.
     #[must_use]
     pub fn rounded(self, places: u32) -> Option<i128> {
@@ -312,15 +318,6 @@ impl Budget {
         // A product that does not fit is divided first: it has digits enough.
         Events(self.allowed.0.checked_mul(whole).map_or_else(|| self.allowed.0 / elapsed * whole, |all| all / elapsed))
     }
-
-    /// In how many minutes the budget will be used up if it burns on at this rate: remaining ratio x period / burn rate. 0 if it
-    /// is used up, none if nothing burns or nothing is allowed.
-    #[must_use]
-    pub fn exhausted_in_minutes(&self, period: Window, burn_rate: Ratio) -> Option<f64> {
-        let rate = burn_rate.to_f64();
-        let left = self.remaining_ratio()?;
-        (rate > 0.0).then(|| (left * f64::from(period.minutes()) / rate).max(0.0))
-    }
 }
 
 /// (bad / total) / (1 - target); none without events.
@@ -331,6 +328,13 @@ pub fn burn_rate(counts: &Counts, target: Target) -> Option<Ratio> {
     let errors = Ratio::new(bad / common, total / common)?;
     let Ratio { num, den } = target.budget();
     errors.times(Ratio { num: den, den: num })
+}
+
+/// The part of what is allowed that these counts spend; none if nothing is spent or allowed.
+#[must_use]
+pub fn consumption(counts: &Counts, allowed: Events, target: Target) -> Option<Ratio> {
+    let spent = u128::try_from(Budget::of(counts, target).spent.0).ok().filter(|spent| *spent > 0)?;
+    Ratio::new(spent, u128::try_from(allowed.0).ok()?)
 }
 
 /// Whom an alert is for.
@@ -353,6 +357,15 @@ impl Severity {
     }
 }
 
+/// What a tier looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Measure {
+    /// How fast the budget burns in both windows.
+    BurnRate,
+    /// Which part of what the whole period allows was spent in the long window, however unevenly traffic came. The short window is the same.
+    Consumption,
+}
+
 /// One pair of windows, and how fast the budget must burn in both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tier {
@@ -364,8 +377,10 @@ pub struct Tier {
     pub long: Window,
     /// The window that says that it still goes on.
     pub short: Window,
-    /// The least burn rate of both at which it fires.
+    /// The least burn rate of both at which it fires; or the least part of the budget.
     pub factor: Ratio,
+    /// Which of the two.
+    pub measure: Measure,
 }
 
 /// The Workbook's tiers: name, severity, percentage of the budget, long and short window.
@@ -383,7 +398,7 @@ pub fn default_tiers(period: Window, target: Target) -> Vec<Tier> {
     fitting
         .map(|&(name, severity, percent, long, short)| {
             let factor = factor(Ratio::percent(percent), period, long, target);
-            Tier { name: name.into(), severity, long, short, factor }
+            Tier { name: name.into(), severity, long, short, factor, measure: Measure::BurnRate }
         })
         .collect()
 }
@@ -400,6 +415,30 @@ pub fn factor(fraction: Ratio, period: Window, long: Window, target: Target) -> 
 }
 
 impl Tier {
+    /// Whether it is reached, given what the period allows: by what it looks at.
+    #[must_use]
+    pub fn is_reached(&self, long: &Counts, short: &Counts, allowed: Events, target: Target) -> bool {
+        match self.measure {
+            Measure::BurnRate => self.burns(long, short, target),
+            Measure::Consumption => self.consumes(long, allowed, target),
+        }
+    }
+
+    /// Whether at least its part of what is allowed was spent in the long window. Nothing is no part.
+    #[must_use]
+    pub fn consumes(&self, long: &Counts, allowed: Events, target: Target) -> bool {
+        consumption(long, allowed, target).is_some_and(|part| part >= self.factor)
+    }
+
+    /// The window of which telemetry has to be known for it to be trusted: what was spent days ago is spent.
+    #[must_use]
+    pub fn heard(&self) -> Window {
+        match self.measure {
+            Measure::BurnRate => self.short,
+            Measure::Consumption => self.short.min(Window::H1),
+        }
+    }
+
     /// Whether both windows burn at least at the factor. A window without events does not.
     #[must_use]
     pub fn burns(&self, long: &Counts, short: &Counts, target: Target) -> bool {

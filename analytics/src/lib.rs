@@ -6,6 +6,7 @@
 //! * [`ownership`]: whose tools they are.
 //! * [`retries`], [`sampling`]: whether retries are a storm, and what a sample tells of the whole.
 //! * [`sli`], [`window`], [`budget`]: what is counted of an SLO, over which minutes, and what it means for the budget.
+//! * [`forecast`]: when the budget will be used up.
 //! * [`calendar`], [`timeslice`]: periods of a calendar, and slices of time as events.
 //! * [`alert`]: when an alert fires and when it ends. [`evidence`]: whether failures are more than chance.
 //! * [`threshold`], [`cost_budget`], [`heartbeat`]: what other alerts than those of SLOs are decided by.
@@ -20,6 +21,7 @@ pub mod budget;
 pub mod calendar;
 pub mod cost_budget;
 pub mod evidence;
+pub mod forecast;
 pub mod heartbeat;
 pub mod hist;
 pub mod ownership;

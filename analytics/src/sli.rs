@@ -26,7 +26,7 @@ impl Counts {
     /// Good and bad.
     #[must_use]
     pub const fn total(&self) -> u64 {
-        self.good + self.bad
+        self.good.saturating_add(self.bad)
     }
 
     /// Whether some events stand for several, by their weights. Weights that are all 0 say nothing.
@@ -69,25 +69,26 @@ impl Counts {
     }
 }
 
+/// Modulo 2^64 (weights: 2^128), which no count of rows reaches: so that a minute of nonsense spoils no sum for longer than it is part of it.
 impl AddAssign<&Self> for Counts {
     fn add_assign(&mut self, other: &Self) {
-        self.good += other.good;
-        self.bad += other.bad;
-        self.excluded += other.excluded;
-        self.nulls += other.nulls;
-        self.good_weighted += other.good_weighted;
-        self.bad_weighted += other.bad_weighted;
+        self.good = self.good.wrapping_add(other.good);
+        self.bad = self.bad.wrapping_add(other.bad);
+        self.excluded = self.excluded.wrapping_add(other.excluded);
+        self.nulls = self.nulls.wrapping_add(other.nulls);
+        self.good_weighted = self.good_weighted.wrapping_add(other.good_weighted);
+        self.bad_weighted = self.bad_weighted.wrapping_add(other.bad_weighted);
     }
 }
 
 impl SubAssign<&Self> for Counts {
     /// Takes back what was added before.
     fn sub_assign(&mut self, other: &Self) {
-        self.good -= other.good;
-        self.bad -= other.bad;
-        self.excluded -= other.excluded;
-        self.nulls -= other.nulls;
-        self.good_weighted -= other.good_weighted;
-        self.bad_weighted -= other.bad_weighted;
+        self.good = self.good.wrapping_sub(other.good);
+        self.bad = self.bad.wrapping_sub(other.bad);
+        self.excluded = self.excluded.wrapping_sub(other.excluded);
+        self.nulls = self.nulls.wrapping_sub(other.nulls);
+        self.good_weighted = self.good_weighted.wrapping_sub(other.good_weighted);
+        self.bad_weighted = self.bad_weighted.wrapping_sub(other.bad_weighted);
     }
 }

@@ -9,12 +9,15 @@
 //!   of the slice of T to before that start.
 //! * Budget and burn rate are those of [`crate::budget`], with slices as events: allowed = (1 - target) x (good + bad).
 
+mod judged;
+
 use std::collections::BTreeMap;
 
 use crate::budget::Ratio;
 use crate::calendar::Span;
 use crate::sli::{Counts, WEIGHT_ONE};
 use crate::window::{Minute, Window};
+pub use judged::{Judged, Turned};
 
 /// Longest slice, in minutes: a day.
 pub const SLICE_MINUTES_MAX: u32 = 1_440;
@@ -27,13 +30,14 @@ pub struct Slices {
 }
 
 /// What a slice is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Verdict {
     /// Enough of its events were good.
     Good,
     /// Too few were.
     Bad,
     /// It had none.
+    #[default]
     Empty,
 }
 

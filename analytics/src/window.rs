@@ -12,7 +12,8 @@
 //! # How it works
 //! Minutes are kept by the hour as bytes: a service that has calls in every minute of a month takes less than 400 KiB so
 //! instead of 4 MiB. Of a minute that is not zero there are, one after the other: its number in the hour, with two flags; `good`
-//! and `bad`; if flagged, `excluded` and `nulls`; if flagged, the weights, which otherwise are 1 for each. Numbers are LEB128.
+//! and `bad`; if flagged, `excluded` and `nulls`; if flagged, the weights, which otherwise are 1 for each. Numbers are LEB128. The
+//! first record of an hour is the sum of its minutes, numbered 60: sums over days read one record an hour.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -25,6 +26,8 @@ use crate::sli::{Counts, WEIGHT_ONE};
 const HOUR: i64 = 60;
 const FLAG_EXTRA: u8 = 0x40;
 const FLAG_WEIGHTS: u8 = 0x80;
+/// In place of the number of a minute: the sum of the hour.
+const SUM: u8 = HOUR as u8;
 
 /// The start of the window that holds `time`, of those that are `width_us` long and begin at multiples of it: half-open,
 /// also before 1970.
@@ -178,20 +181,30 @@ impl MinuteRing {
     #[must_use]
     pub fn sum_of(&self, minutes: RangeInclusive<Minute>) -> Counts {
         let mut sum = Counts::default();
-        self.minutes(minutes).for_each(|(_, counts)| sum += &counts);
+        for (hour, page) in self.pages(minutes.clone()) {
+            let is_whole = minutes.contains(&minute_of(hour, 0)) && minutes.contains(&minute_of(hour, HOUR as u8 - 1));
+            if is_whole {
+                sum += &page.sum();
+                continue;
+            }
+            let part = page.minutes().filter(|(at, _)| minutes.contains(&minute_of(hour, *at)));
+            part.for_each(|(_, counts)| sum += &counts);
+        }
         sum
+    }
+
+    /// The hours in which some minutes are.
+    fn pages(&self, minutes: RangeInclusive<Minute>) -> impl Iterator<Item = (i64, &Hour)> {
+        let (first, last) = (minutes.start().0.div_euclid(HOUR), minutes.end().0.div_euclid(HOUR));
+        let pages = if minutes.is_empty() { self.hours.range(0..0) } else { self.hours.range(first..=last) };
+        pages.map(|(hour, page)| (*hour, page))
     }
 
     /// The minutes of a range that are not zero, in order.
     pub fn minutes(&self, minutes: RangeInclusive<Minute>) -> impl Iterator<Item = (Minute, Counts)> {
-        let (first, last) = minutes.into_inner();
-        let hours = if first <= last {
-            self.hours.range(first.0.div_euclid(HOUR)..=last.0.div_euclid(HOUR))
-        } else {
-            self.hours.range(0..0)
-        };
-        let all = hours.flat_map(|(hour, page)| page.minutes().map(|(at, counts)| (minute_of(*hour, at), counts)));
-        all.filter(move |(minute, _)| (first..=last).contains(minute))
+        let pages = self.pages(minutes.clone());
+        let all = pages.flat_map(|(hour, page)| page.minutes().map(move |(at, counts)| (minute_of(hour, at), counts)));
+        all.filter(move |(minute, _)| minutes.contains(minute))
     }
 
     /// Whether the windows at [`MinuteRing::now`] have all that was ever added to their minutes. It is false after going back
@@ -285,18 +298,25 @@ const fn minute_of(hour: i64, at: u8) -> Minute {
     Minute(hour * HOUR + at as i64)
 }
 
-/// The minutes of an hour that are not zero, as bytes, in order.
+/// The sum of an hour, and its minutes that are not zero, as bytes, in order.
 #[derive(Debug, Clone, Default)]
 struct Hour(Vec<u8>);
 
 impl Hour {
+    fn sum(&self) -> Counts {
+        read_minute(&mut self.0.as_slice()).map(|(_, sum)| sum).unwrap_or_default()
+    }
+
     fn minutes(&self) -> impl Iterator<Item = (u8, Counts)> {
         let mut bytes = self.0.as_slice();
-        std::iter::from_fn(move || read_minute(&mut bytes))
+        std::iter::from_fn(move || read_minute(&mut bytes)).skip(1)
     }
 
     fn add(&mut self, at: u8, counts: &Counts) {
         let mut out = Vec::with_capacity(self.0.len() + 8);
+        let mut sum = self.sum();
+        sum += counts;
+        write_minute(SUM, &sum, &mut out);
         let mut added = false;
         for (minute, held) in self.minutes() {
             if minute > at && !added {

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::window::{Minute, MinuteRing};
 
 const PERIOD_28D: Window = Window::from_minutes(28 * 24 * 60);
 
@@ -9,7 +10,8 @@ fn target(text: &str) -> Target {
 }
 
 fn counts(good: u64, bad: u64) -> Counts {
-    Counts { good, bad, ..Counts::default() }
+    let weighted = |events: u64| i128::from(events) * WEIGHT_ONE;
+    Counts { good, bad, good_weighted: weighted(good), bad_weighted: weighted(bad), ..Counts::default() }
 }
 
 fn decimal(text: &str) -> Ratio {
@@ -60,6 +62,87 @@ fn factors_out_of_reach_need_an_error_ratio_of_four_fifths() {
     }
 }
 
+/// Burn rates end at 1 / (1 - target): 14.4 is out of reach up to 93.06 %, 6 up to 83.3 %, 3 up to 66.7 %. There even a total outage does not reach
+/// it, just above it does; the tiers that are made there are lowered, and fire.
+#[test]
+fn thresholds_out_of_reach_begin_where_the_reference_says() {
+    let outage = counts(0, 1_000);
+    for (rate, never, just) in
+        [("14.4", "0.9305", "0.9306"), ("14", "0.9285", "0.9286"), ("6", "0.833", "0.834"), ("3", "0.666", "0.667")]
+    {
+        let tier = |text| Tier { factor: decimal(rate), ..default_tiers(Window::D30, target(text))[0].clone() };
+        assert!(!tier(never).burns(&outage, &outage, target(never)), "{rate} at {never}");
+        assert!(tier(just).burns(&outage, &outage, target(just)), "{rate} at {just}");
+    }
+    for text in ["0.93", "0.833", "0.666", "0.5"] {
+        assert!(
+            default_tiers(Window::D30, target(text)).iter().all(|t| t.burns(&outage, &outage, target(text))),
+            "{text}"
+        );
+    }
+}
+
+/// Sums of events, never averages of ratios: an hour has 99,900 calls in one minute, of which 1 % fail, and 100 in another, of which none does.
+#[test]
+fn uneven_traffic_weighs_by_its_events() {
+    let (busy, quiet) = (counts(98_901, 999), counts(100, 0));
+    let mut ring = MinuteRing::new([Window::H1].into(), Minute(60));
+    ring.add(Minute(10), &busy);
+    ring.add(Minute(11), &quiet);
+    let hour = ring.sum(0);
+    let error_ratio = |counts: &Counts| burn_rate(counts, target("0")).and_then(|ratio| ratio.rounded(5)).unwrap();
+    assert_eq!(error_ratio(&hour), 999, "0.999 %");
+    assert_eq!((error_ratio(&busy) + error_ratio(&quiet)) / 2, 500, "0.500 % is what averages come to");
+    assert_eq!(burn_rate(&hour, target("0.99")), Some(decimal("0.999")));
+    let budget = Budget::of(&hour, target("0.99"));
+    assert_eq!([budget.allowed, budget.spent, budget.remaining].map(|e| e.to_string()), ["1000", "999", "1"]);
+    let tier = Tier { factor: Ratio::ONE, ..default_tiers(Window::D30, target("0.99"))[0].clone() };
+    assert!(!tier.burns(&hour, &hour, target("0.99")), "the objective is met");
+}
+
+/// What poisons a month elsewhere (0/0, an infinite sample, a counter that has gone mad) is in a sum here for as long as its minute is in the window.
+#[test]
+fn one_strange_minute_poisons_nothing_and_rolls_off() {
+    let weights = |good: i128, bad: i128| Counts { good_weighted: good, bad_weighted: bad, ..counts(1, 1) };
+    let strange = [
+        counts(0, 0),
+        Counts { excluded: u64::MAX, nulls: u64::MAX, ..counts(0, 0) },
+        counts(u64::MAX, 0),
+        counts(u64::MAX, u64::MAX),
+        weights(i128::MAX, i128::MAX),
+        weights(i128::MIN, -1),
+        weights(0, 10_i128.pow(30)),
+    ];
+    let target = target("0.999");
+    for strange in strange {
+        let mut ring = MinuteRing::new([Window::M5, Window::H1].into(), Minute(0));
+        for minute in 0..200 {
+            ring.advance(Minute(minute));
+            ring.add(Minute(minute), &counts(999, 1));
+            if minute == 70 {
+                ring.add(Minute(70), &strange);
+            }
+            let (short, long) = (ring.sum(0), ring.sum(1));
+            // Whatever it holds, it can be asked.
+            let tier = &default_tiers(Window::D30, target)[0];
+            let _answered =
+                (tier.burns(&long, &short, target), Budget::of(&long, target), long.ratio(), burn_rate(&long, target));
+            let clean = |window: i64| {
+                let minutes = minute.min(window) as u64 + 1;
+                counts(999 * minutes, minutes)
+            };
+            let holds = |window: i64| (70..=70 + window).contains(&minute);
+            for (sum, window) in [(short, 5), (long, 60)] {
+                if !holds(window) {
+                    assert_eq!(sum, clean(window), "{strange:?} is gone {minute}");
+                }
+            }
+        }
+    }
+    // No events are no errors: neither 0/0 nor infinitely fast.
+    assert_eq!((burn_rate(&counts(0, 0), target), counts(0, 0).ratio()), (None, None));
+}
+
 /// 10 requests an hour at 99.9 %: one failure burns 100x and 13.9 % of a month's budget of 7.2 failures.
 #[test]
 fn the_low_traffic_example_of_the_workbook() {
@@ -105,17 +188,6 @@ fn budgets_are_signed_and_exact() {
 }
 
 #[test]
-fn a_budget_lasts_for_what_is_left_at_the_rate_it_burns() {
-    let budget = Budget::of(&counts(99_950, 50), target("0.999"));
-    assert_eq!(budget.remaining_ratio(), Some(0.5));
-    let lasts = |rate| budget.exhausted_in_minutes(Window::D30, decimal(rate));
-    assert_eq!(lasts("2"), Some(0.25 * 30.0 * 1_440.0));
-    assert_eq!(lasts("0"), None);
-    let spent = Budget::of(&counts(0, 50), target("0.999"));
-    assert_eq!(spent.exhausted_in_minutes(Window::D30, Ratio::ONE), Some(0.0));
-}
-
-#[test]
 fn a_tier_fires_at_its_factor_in_both_windows() {
     let target = target("0.999");
     let tiers = default_tiers(Window::D30, target);
@@ -126,6 +198,29 @@ fn a_tier_fires_at_its_factor_in_both_windows() {
     assert!(!tier.burns(&below, &at, target));
     assert!(!tier.burns(&at, &below, target));
     assert!(!tier.burns(&at, &counts(0, 0), target));
+}
+
+/// A quarter of what a month of 1,000,000 calls allows at 99.9 %, 1,000 failures, are 250: however many calls the week has.
+#[test]
+fn consumption_is_a_part_of_what_the_whole_period_allows() {
+    let target = target("0.999");
+    let week = Window::from_minutes(7 * 1_440);
+    let tier = Tier {
+        measure: Measure::Consumption,
+        long: week,
+        short: week,
+        factor: Ratio::percent(25),
+        ..default_tiers(Window::D30, target)[0].clone()
+    };
+    let allowed = Budget::of(&counts(999_000, 1_000), target).allowed;
+    let is_reached = |good, bad| tier.is_reached(&counts(good, bad), &counts(0, 0), allowed, target);
+    assert!(is_reached(0, 250) && is_reached(500_000, 250) && !is_reached(0, 249));
+    assert!(!tier.is_reached(&counts(0, 0), &counts(0, 0), Events::default(), target), "nothing is no part of nothing");
+    assert_eq!(consumption(&counts(7, 250), allowed, target), Some(Ratio::percent(25)));
+    // A sample of one in ten spends ten times as much.
+    let sampled = Counts { bad_weighted: 250 * WEIGHT_ONE, ..counts(0, 25) };
+    assert!(tier.consumes(&sampled, allowed, target));
+    assert_eq!((tier.heard(), default_tiers(Window::D30, target)[0].heard()), (Window::H1, Window::M5));
 }
 
 #[test]

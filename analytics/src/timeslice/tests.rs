@@ -96,3 +96,40 @@ proptest! {
         prop_assert_eq!(tallies[0].empty + tallies[1].empty, tallies[2].empty);
     }
 }
+
+proptest! {
+    /// Looks at windows that move on (seldom: back), while counts change before and after a slice has ended: verdicts and sums are always those of a
+    /// recount, and what has turned is what is different from the last look, of the slices that were there then.
+    #[test]
+    fn kept_verdicts_are_those_of_a_recount(
+        length in prop_oneof![Just(1_u32), Just(5), Just(60)],
+        steps in proptest::collection::vec((0..200_i64, 0..600_i64, 0..4_u64, 0..3_u64), 1..60),
+    ) {
+        let slices = slices(length, "0.6");
+        let mut judged = Judged::new(slices);
+        let mut minutes: BTreeMap<Minute, Counts> = BTreeMap::new();
+        let (mut now, mut before) = (0_i64, BTreeMap::new());
+        for (forward, ago, good, bad) in steps {
+            now += if forward > 190 { -400 } else { forward / 4 };
+            let at = Minute(now - ago);
+            *minutes.entry(at).or_default() += &counts(good, bad);
+            let span = slices.window_at(Window::from_minutes(600), Minute(now));
+            let new = judged.go_to(span);
+            let all = slices.verdicts(minutes.iter().map(|(minute, counts)| (*minute, *counts)), span);
+            let verdict = |start: Minute| all.get(&start).copied().unwrap_or_default();
+            for (start, verdict) in all.iter().filter(|(start, _)| new.contains(**start)) {
+                judged.judge(*start, *verdict);
+            }
+            let start = slices.start_of(at);
+            let turned = if new.contains(start) { None } else { judged.judge(start, verdict(start)) };
+            let starts = || (span.start.0.div_euclid(length.into()) - 1..=span.end.0.div_euclid(length.into())).map(|n| Minute(n * i64::from(length)));
+            let now_are: BTreeMap<Minute, Verdict> = starts().filter(|s| span.contains(*s)).map(|s| (s, verdict(s))).collect();
+            let differ: Vec<_> = now_are.iter().filter(|(s, now)| !new.contains(**s) && before.get(*s).is_some_and(|b| b != *now)).collect();
+            prop_assert_eq!(turned.is_some(), differ.len() == 1, "{:?}", differ);
+            for part in [span, slices.window_at(Window::from_minutes(123), Minute(now))] {
+                prop_assert_eq!(judged.tally(part), slices.tally(minutes.iter().map(|(m, c)| (*m, *c)), part));
+            }
+            before = now_are;
+        }
+    }
+}

@@ -26,7 +26,7 @@ fn timeline(patience: Patience, observations: &[Observation]) -> Vec<(i64, &'sta
         match transition {
             Some(change) => {
                 assert_eq!((change.from, change.to), (state, next));
-                assert_ne!(change.from.as_str(), change.to.as_str());
+                assert_eq!(change.from.as_str() == change.to.as_str(), change.keeps_firing());
                 changes.push((minute, next.as_str(), change.reason.as_str()));
             }
             None => assert_eq!(next.as_str(), state.as_str()),
@@ -95,7 +95,17 @@ fn a_patient_alert_burns_for_the_time_asked_without_a_break() {
 fn a_kept_alert_ends_after_it_was_clear_for_the_time_asked() {
     let patience = Patience { keep_firing_us: 2 * MINUTE, ..NO_PATIENCE };
     let changes = timeline(patience, &[BURNS, CLEAR, CLEAR, BURNS, CLEAR, CLEAR, CLEAR]);
-    assert_eq!(changes, [(0, "firing", "burning"), (6, "resolved", "recovered")]);
+    let expected = [
+        (0, "firing", "burning"),
+        (1, "firing", "clear"),
+        (3, "firing", "burning"),
+        (4, "firing", "clear"),
+        (6, "resolved", "recovered"),
+    ];
+    assert_eq!(changes, expected);
+    // What is not known is no recovery, and no break of one.
+    let changes = timeline(patience, &[BURNS, CLEAR, STALE, CLEAR]);
+    assert_eq!(changes[1..], [(1, "firing", "clear"), (3, "resolved", "recovered")]);
 }
 
 #[test]

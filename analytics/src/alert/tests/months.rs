@@ -204,6 +204,7 @@ impl Went {
     fn step(&mut self, observation: &Observation, patience: Patience, now: UnixMicros) {
         let (next, transition) = step(self.state, observation, patience, now);
         self.state = next;
+        let transition = transition.filter(|transition| !transition.keeps_firing());
         let Some(Transition { to, reason, .. }) = transition else { return };
         match to {
             State::Firing { starts_at, .. } => self.episodes.push((starts_at, None)),
