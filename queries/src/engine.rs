@@ -24,6 +24,7 @@
 mod condition;
 mod cooperate;
 mod error;
+mod null_safe;
 mod statement;
 
 use std::collections::HashMap;
@@ -54,6 +55,7 @@ use tokio::time::{Instant, timeout_at};
 
 pub use condition::{CONDITION_OPERATORS_MAX, Condition};
 pub use error::Error;
+pub use null_safe::null_safe;
 pub use statement::{BYTES_MAX as STATEMENT_BYTES_MAX, LITERALS_MAX, NESTING_MAX, OPERATORS_MAX, WORDS_MAX};
 
 const CATALOG: &str = "toolgauge";

@@ -1,5 +1,7 @@
 //! A condition on the rows of one table, outside of any statement.
 //!
+//! What cannot be computed, as in a division by zero, is null ([`super::null_safe`]).
+//!
 //! It is a SQL boolean expression over the columns of a schema, with the meaning that it has in a statement. It is refused if its
 //! value could depend on anything but the row: no subqueries, aggregates, windows or parameters, no functions such as `now()`.
 
@@ -15,7 +17,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator, Volati
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::utils::reassign_expr_columns;
 
-use super::{Error, statement};
+use super::{Error, null_safe, statement};
 
 /// Most operators of a condition.
 pub const CONDITION_OPERATORS_MAX: usize = 200;
@@ -36,7 +38,7 @@ impl Condition {
             return Err(refusal("a subquery").into());
         }
         let schema = DFSchema::try_from(Arc::clone(schema))?;
-        let expr = state.create_logical_expr(sql, &schema)?;
+        let expr = state.create_logical_expr(&null_safe(sql), &schema)?;
         check(&expr)?;
         let data_type = expr.get_type(&schema)?;
         if data_type != DataType::Boolean {

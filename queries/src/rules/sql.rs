@@ -9,6 +9,7 @@ use toolgauge_proto::time::UnixMicros;
 
 use super::definition::{Hit, OTHER, Selection, SessionFigure};
 use super::stream::GroupKey;
+use crate::engine::null_safe;
 use crate::json::rfc3339;
 
 const SESSIONS: &str = include_str!("../../sql/rules/sessions.sql");
@@ -50,7 +51,7 @@ fn group(by: &[&'static str], key: &GroupKey) -> Option<String> {
 /// The user's condition, which may end in a comment.
 fn filter(selection: &Selection) -> String {
     let Some(filter) = &selection.filter else { return String::new() };
-    let text = filter.text.text.trim();
+    let text = null_safe(filter.text.text.trim());
     if text.contains("--") { format!(" AND ({text}\n)") } else { format!(" AND ({text})") }
 }
 

@@ -4,6 +4,7 @@ use toolgauge_proto::id::WalPosition;
 use toolgauge_proto::time::UnixMicros;
 
 use super::definition::{Judged, Mode, Sli};
+use crate::engine::null_safe;
 use crate::json::rfc3339;
 
 /// Which rows a statement is over: `[from, to)` by `end_time`.
@@ -38,8 +39,9 @@ pub fn scope(sli: &Sli, span: &Span) -> String {
     )
 }
 
-/// An expression in parentheses; it may end in a comment.
+/// An expression in parentheses, null where it cannot be computed; it may end in a comment.
 fn bracketed(text: &str) -> String {
+    let text = null_safe(text);
     if text.contains("--") { format!("({text}\n)") } else { format!("({})", text.trim()) }
 }
 
