@@ -31,6 +31,7 @@
 
 pub(crate) mod alerts;
 mod append;
+mod days;
 pub(crate) mod history;
 mod round;
 mod statement;
@@ -59,6 +60,7 @@ use crate::notify::Notifier;
 use crate::slo::learned::{Learned, Learner};
 use crate::slo::set::{SloSet, Sources};
 use crate::tables::Catalog;
+pub use days::{Day, days};
 pub use round::{At, HEARTBEAT_US, HeldBack, STALE_FOR_US, SloStatus, TierStatus};
 pub use statement::statement;
 
@@ -145,6 +147,8 @@ pub struct EvaluateCounters {
     pub proofs: AtomicU64,
     /// Of these, minutes of which the counts were wrong: a fault of the program.
     pub proof_mismatches: AtomicU64,
+    /// Slices of time that got another verdict, by rows that came late.
+    pub verdicts_turned: AtomicU64,
     /// Changes of alerts that were sent although they could not be written down.
     pub unrecorded_changes: AtomicU64,
 }

@@ -72,7 +72,7 @@ pub struct SloReport {
     pub total: u64,
     /// Slices of time, if the budget is counted in those.
     pub slices: Option<SlicesReport>,
-    /// Whether some events stand for several: `good`, `bad` and `total` count rows, `sli`, budget and burn rates what they stand for.
+    /// Whether some events stand for several: `good`, `bad` and `total` count rows; `sli`, budget and burn rates count what they stand for, but slices of time are slices.
     pub sampled: bool,
     /// What the sample tells of the whole; null if nothing is sampled.
     pub weighted: Option<SloWeighted>,
@@ -82,7 +82,7 @@ pub struct SloReport {
     pub provisional: u64,
     /// What is left.
     pub budget: BudgetReport,
-    /// When the budget is used up if it burns on as in the last six hours; null if it does not burn.
+    /// When more will be spent than is allowed if the last six hours repeat and old minutes roll off, at most one period ahead; null if that will not be.
     pub projected_exhaustion: Option<String>,
     /// Over the windows of its tiers, shortest first.
     pub burn_rates: Vec<BurnRate>,
@@ -174,8 +174,10 @@ pub struct TierReport {
     pub long_window: String,
     /// The short window.
     pub short_window: String,
-    /// The burn rate of both from which it fires.
+    /// The burn rate of both from which it fires, or the part of the period's budget, 0 to 1.
     pub threshold: f64,
+    /// Which of them: `burn_rate`, `consumption`.
+    pub measure: String,
     /// What holds it back although both windows burn: `exclusion`, `min_events`, `evidence`; null if nothing does.
     pub held_back: Option<String>,
     /// `inactive`, `pending`, `firing`, `resolved`.
@@ -224,8 +226,35 @@ pub struct SloDetail {
     pub slo: SloReport,
     /// Its conditions, and SQL that counts the same.
     pub definition: SloDefinition,
+    /// Its period so far by the day, in the zone of its calendar (a rolling window's: UTC).
+    pub days: Vec<SloDay>,
     /// Over the range that was asked for.
     pub series: SloSeries,
+}
+
+/// A day of an SLO's period: its own part of the budget, in what the budget is counted in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SloDay {
+    /// Its first instant, or that of the period.
+    pub from: String,
+    /// The instant after its last, or after the last of the period so far.
+    pub to: String,
+    /// Good events, or slices that begin in it.
+    pub good: u64,
+    /// Bad ones.
+    pub bad: u64,
+    /// Rows in scope that are not in the total or do not count; of slices those without events.
+    pub excluded: u64,
+    /// Good and bad ones.
+    pub total: u64,
+    /// good / total; null without any.
+    pub sli: Option<f64>,
+    /// (1 - target) x total, as a decimal.
+    pub allowed: String,
+    /// Bad ones, as a decimal: sampled events spend what they stand for.
+    pub spent: String,
+    /// Allowed less spent, as a decimal.
+    pub remaining: String,
 }
 
 /// What an SLO counts.

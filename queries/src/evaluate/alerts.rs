@@ -9,7 +9,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use arrow::error::ArrowError;
-use toolgauge_analytics::alert::{Evaluation, State};
+use toolgauge_analytics::alert::{Evaluation, Reason, State};
 use toolgauge_analytics::budget::{Ratio, Tier, burn_rate};
 use toolgauge_analytics::sli::Counts;
 use toolgauge_proto::id::WalPosition;
@@ -48,6 +48,8 @@ pub(crate) struct Alert {
     pub(crate) findings: BTreeMap<String, String>,
     /// The number of its newest change: it is sent when that is committed.
     pub(crate) change: u64,
+    /// Whether it is not sent: minutes that do not count mute it.
+    pub(crate) muted: bool,
     pub(crate) last_sent: Option<UnixMicros>,
 }
 
@@ -175,7 +177,7 @@ impl Restored {
         let positions = column("position", ColumnType::Int64)?.as_primitive::<Int64Type>();
         let (times, starts, ends) = (time("time")?, time("starts_at")?, time("ends_at")?);
         let (states, sources, fingerprints) = (text("state")?, text("source")?, text("fingerprint")?);
-        let (labels, annotations) = (text("labels")?, text("annotations")?);
+        let (labels, annotations, reasons) = (text("labels")?, text("annotations")?, text("reason")?);
         for row in (0..batch.num_rows()).filter(|row| sources.value(*row) == "evaluator") {
             let newness = (positions.value(row), times.value(row));
             let known = self.found.entry(fingerprints.value(row).to_owned()).or_insert(((i64::MIN, i64::MIN), None));
@@ -187,7 +189,11 @@ impl Restored {
             };
             let state = match (states.value(row), at(starts), at(ends)) {
                 ("pending", _, _) => State::Pending { since: UnixMicros(times.value(row)) },
-                ("firing", Some(starts_at), _) => State::Firing { starts_at, clear_since: None },
+                // Its keep-firing time began with this row, and goes on.
+                ("firing", Some(starts_at), _) => {
+                    let is_clear = reasons.is_valid(row) && reasons.value(row) == Reason::Clear.as_str();
+                    State::Firing { starts_at, clear_since: is_clear.then(|| UnixMicros(times.value(row))) }
+                }
                 ("resolved", Some(starts_at), Some(ends_at)) => State::Resolved { starts_at, ends_at },
                 _ => State::Inactive,
             };
@@ -202,6 +208,7 @@ impl Restored {
                 findings: findings.collect(),
                 annotations,
                 change: 0,
+                muted: false,
                 last_sent: None,
             };
             *known = (newness, (state != State::Inactive).then_some(alert));
@@ -218,6 +225,10 @@ impl Restored {
         alerts.map(|alert| (Arc::clone(&alert.id.fingerprint), alert)).collect()
     }
 }
+
+/// The columns of `alerts` that say how alerts stood.
+pub(crate) const RESTORED: [&str; 10] =
+    ["time", "source", "state", "starts_at", "ends_at", "position", "fingerprint", "labels", "annotations", "reason"];
 
 /// Annotations that are looked up once, when an alert begins to fire.
 pub(crate) const FINDINGS: [&str; 2] = ["example_traces", "top_contributors"];

@@ -7,7 +7,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use toolgauge_analytics::alert::State;
 use toolgauge_analytics::window::Minute;
 use toolgauge_proto::lake::{AppendError, Lake, Txn};
 use toolgauge_proto::table::Table;
@@ -211,7 +210,8 @@ impl Context {
 
     /// Adds what failed most and some of its traces to an alert that begins to fire.
     fn find_causes(&self, change: &mut Change) {
-        let (State::Firing { .. }, Some(decisive)) = (change.to, &change.decisive) else { return };
+        let begins = change.to.is_firing() && !change.from.is_firing();
+        let Some(decisive) = change.decisive.as_ref().filter(|_| begins) else { return };
         let minutes = decisive.tier.long.at(Minute::of(change.time));
         let sli = &decisive.slo.slo.sli;
         let span = Span { from: minutes.start().start(), to: Minute(minutes.end().0 + 1).start(), position: None };

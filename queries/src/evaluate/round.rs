@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use toolgauge_analytics::alert::{Evaluation, History, Observation, Patience, Reason, Sources, State, Telemetry, step};
-use toolgauge_analytics::budget::{Budget, Events, Severity, Tier, burn_rate};
+use toolgauge_analytics::budget::{Budget, Events, Measure, Ratio, Severity, Tier, burn_rate, consumption};
 use toolgauge_analytics::calendar::Span;
 use toolgauge_analytics::evidence::Evidence;
+use toolgauge_analytics::forecast::{Pace, spent_after};
 use toolgauge_analytics::ownership::Ownership;
 use toolgauge_analytics::sli::Counts;
 use toolgauge_analytics::timeslice::SliceCounts;
@@ -17,7 +18,7 @@ use toolgauge_proto::time::{MINUTE_MICROS, UnixMicros};
 use super::alerts::{Alert, AlertId, Change, Decisive};
 use super::statement::statement;
 use super::telemetry::{Arrivals, Coverage};
-use super::watched::{Live, Past, Watched};
+use super::watched::{Live, Past, PeriodCounts, Watched};
 use crate::json::rfc3339;
 use crate::slo::definition::{Budgeting, BurnTier, Period, Slo};
 use crate::slo::set::CompiledSlo;
@@ -122,6 +123,18 @@ pub struct SloStatus {
     pub projected_exhaustion: Option<UnixMicros>,
 }
 
+impl SloStatus {
+    /// What the whole period allows: of one of the calendar an estimate.
+    fn allowed(&self) -> Events {
+        self.allowed_in_period.unwrap_or_else(|| Budget::of(&self.counts, self.slo.slo.target).allowed)
+    }
+
+    /// Whether a window does not reach back to before the period of a calendar.
+    fn is_within_period(&self, window: Window, now: Minute) -> bool {
+        self.period_end.is_none() || *window.at(now).start() >= self.period.start
+    }
+}
+
 /// Alerts that are not inactive, by fingerprint.
 pub(super) type Alerts = BTreeMap<Arc<str>, Alert>;
 
@@ -174,7 +187,7 @@ impl Round<'_> {
             projected_exhaustion: None,
             slo: Arc::clone(&slo),
         };
-        status.projected_exhaustion = self.exhaustion(&status, &recent);
+        status.projected_exhaustion = self.exhaustion(watched, &period, &status, &recent, live);
         if slo.slo.tiers.is_empty() {
             let coverage = self.coverage(UNTIERED, now);
             status.evaluation = self.evaluation(watched, slo.slo.window, coverage, &untiered);
@@ -183,8 +196,12 @@ impl Round<'_> {
         let is_excluded = slo.slo.is_excluded(now);
         for (index, burn_tier) in slo.slo.tiers.iter().enumerate() {
             let tier = &burn_tier.tier;
-            let (long, short) = (over(tier.long), over(tier.short));
-            let coverage = self.coverage(tier.short, now);
+            let (long, short) = match tier.measure {
+                // What was spent of the budget of the period before is another budget.
+                Measure::Consumption if !status.is_within_period(tier.long, now) => (counts, counts),
+                _ => (over(tier.long), over(tier.short)),
+            };
+            let coverage = self.coverage(tier.heard(), now);
             let evaluation = self.evaluation(watched, tier.long, coverage, &short);
             if index == 0 {
                 (status.evaluation, status.coverage) = (evaluation, coverage.ratio());
@@ -193,23 +210,37 @@ impl Round<'_> {
             // Only what is to be said needs its text.
             let is_firing =
                 self.alerts.get(&id.fingerprint).is_some_and(|alert| matches!(alert.state, State::Firing { .. }));
-            let burns = tier.burns(&long, &short, slo.slo.target);
+            let burns = tier.is_reached(&long, &short, status.allowed(), slo.slo.target);
             // What fires goes on until it no longer burns.
-            let held_back = if burns && !is_firing { held_back(&slo.slo, tier, &long, now) } else { None };
+            let evidence = if burns { watched.evidence(tier.long, &long) } else { long };
+            let held_back = if burns && !is_firing { held_back(&slo.slo, tier, &long, &evidence, now) } else { None };
             let burns = burns && held_back.is_none();
             // In minutes that do not count nothing begins and nothing ends.
             let trusted = if is_excluded { Evaluation::Stale } else { evaluation };
             let observation = Observation { evaluation: trusted, burns, long_total: long.total() };
             let decisive = Decisive { tier: tier.clone(), long, short, slo: Arc::clone(&slo) };
-            let texts =
-                if is_firing || burns { self.annotations(burn_tier, &decisive, &status, now) } else { BTreeMap::new() };
+            let texts = if is_firing || burns {
+                self.annotations(burn_tier, &decisive, &evidence, &status, now)
+            } else {
+                BTreeMap::new()
+            };
             let state = self.step(id, &observation, burn_tier.patience, Some(decisive), texts);
             let severity = Arc::clone(&burn_tier.severity);
             status.tiers.push(TierStatus { tier: tier.clone(), severity, held_back, state, evaluation });
         }
+        self.mute(&watched.alert_ids, is_excluded);
         self.telemetry(watched, &status, &over(watched.longest()));
         status.windows = windows;
         status
+    }
+
+    /// Alerts that fire while minutes do not count are not sent, and are sent again after them.
+    fn mute(&mut self, ids: &[AlertId], muted: bool) {
+        for id in ids {
+            if let Some(alert) = self.alerts.get_mut(&id.fingerprint) {
+                alert.muted = muted;
+            }
+        }
     }
 
     fn coverage(&mut self, window: Window, now: Minute) -> Coverage {
@@ -219,20 +250,23 @@ impl Round<'_> {
 
     /// When the budget is used up if it burns on as in [`PROJECTION`]: that of a rolling window as what was spent rolls off, that of a calendar's
     /// period if that is before its end.
-    fn exhaustion(&self, status: &SloStatus, recent: &Counts) -> Option<UnixMicros> {
-        let slo = &status.slo.slo;
-        let budget = Budget::of(&status.counts, slo.target);
+    fn exhaustion(
+        &self,
+        watched: &mut Watched,
+        period: &PeriodCounts,
+        status: &SloStatus,
+        recent: &Counts,
+        live: &Live,
+    ) -> Option<UnixMicros> {
         let minutes = match (status.period_end, status.allowed_in_period) {
             (Some(end), Some(allowed)) => {
-                let left = allowed.to_f64() - budget.spent.to_f64();
-                let a_minute = recent.bad as f64 / f64::from(PROJECTION.minutes());
-                let minutes = (a_minute > 0.0).then(|| (left / a_minute).max(0.0))?;
-                (minutes < (end.0 - Minute::of(self.at.time).0) as f64).then_some(minutes)?
+                let spent = Budget::of(&status.counts, status.slo.slo.target).spent;
+                let minutes = i64::try_from(spent_after(spent, allowed, Pace::of(recent, PROJECTION))?).ok()?;
+                (minutes < end.0 - Minute::of(self.at.time).0).then_some(minutes)?
             }
-            _ => budget.exhausted_in_minutes(slo.window, burn_rate(recent, slo.target)?)?,
+            _ => watched.exhausted_after(period, recent, live)?.into(),
         };
-        // As a double it is no more exact than to the minute; a thousand years are never.
-        (minutes < 525_600_000.0).then(|| UnixMicros(self.at.time.0 + minutes as i64 * MINUTE_MICROS))
+        Some(UnixMicros(self.at.time.0 + minutes * MINUTE_MICROS))
     }
 
     fn evaluation(&self, watched: &Watched, long: Window, coverage: Coverage, short: &Counts) -> Evaluation {
@@ -332,16 +366,21 @@ impl Round<'_> {
             annotations: BTreeMap::new(),
             findings: BTreeMap::new(),
             change: number,
+            muted: false,
             last_sent: None,
         });
-        if matches!(to, State::Firing { .. }) {
+        let keeps_firing = from.is_firing() && to.is_firing();
+        if to.is_firing() && !keeps_firing {
             alert.findings.clear();
         }
         if !annotations.is_empty() {
             alert.annotations = annotations;
         }
+        (alert.state, alert.change) = (to, number);
         // What has changed is sent as soon as it is committed.
-        (alert.state, alert.change, alert.last_sent) = (to, number, None);
+        if !keeps_firing {
+            alert.last_sent = None;
+        }
         let annotations =
             alert.annotations.iter().chain(&alert.findings).map(|(name, text)| (name.clone(), text.clone()));
         let annotations = annotations.collect();
@@ -362,8 +401,8 @@ impl Round<'_> {
         });
     }
 
-    /// Ends alerts whose SLO is gone.
-    pub(super) fn end_orphans(&mut self, is_known: impl Fn(&str) -> bool) {
+    /// Ends alerts whose SLO is gone. If files are broken of which nothing is in force, it may be theirs: then those that fire go on as they are.
+    pub(super) fn end_orphans(&mut self, is_partial: bool, is_known: impl Fn(&str) -> bool) {
         let orphans: Vec<(AlertId, State)> = self
             .alerts
             .values()
@@ -373,6 +412,7 @@ impl Round<'_> {
         for (id, state) in orphans {
             let time = self.at.time;
             match state {
+                State::Firing { .. } | State::Pending { .. } if is_partial => {}
                 State::Firing { starts_at, .. } => {
                     let to = State::Resolved { starts_at, ends_at: time.max(starts_at) };
                     self.change(&id, state, to, "removed", None, None, BTreeMap::new());
@@ -392,6 +432,7 @@ impl Round<'_> {
         &self,
         burn_tier: &BurnTier,
         decisive: &Decisive,
+        evidence: &Counts,
         status: &SloStatus,
         now: Minute,
     ) -> BTreeMap<String, String> {
@@ -402,26 +443,45 @@ impl Round<'_> {
         };
         let budget = Budget::of(counts, slo.target);
         let left = budget.remaining_ratio().map_or("unknown".to_owned(), |ratio| format!("{:.1} %", ratio * 100.0));
-        let (what, minutes) = match slo.budgeting {
-            Budgeting::Occurrences => ("", Span { start: *tier.long.at(now).start(), end: Minute(now.0 + 1) }),
-            Budgeting::Timeslices(slices) => (" slices", slices.window_at(tier.long, now)),
+        let what = match slo.budgeting {
+            Budgeting::Occurrences => "",
+            Budgeting::Timeslices(_) => " slices",
         };
-        let summary = format!(
-            "{}/{} burns its error budget {} times as fast as allowed over {}: {} of {}{what} failed; {} of the budget of {} is left",
-            slo.service,
-            slo.name,
-            rate(long),
-            tier.long,
-            long.bad,
-            long.total(),
-            left,
-            slo.period
-        );
+        let of_budget = status.slices.map_or(status.period, |(slices, _)| slices);
+        let minutes = |window: Window| match slo.budgeting {
+            _ if tier.measure == Measure::Consumption && !status.is_within_period(window, now) => of_budget,
+            Budgeting::Occurrences => Span { start: *window.at(now).start(), end: Minute(now.0 + 1) },
+            Budgeting::Timeslices(slices) => slices.window_at(window, now),
+        };
+        let sql = |minutes: Span| statement(slo, minutes, Some(self.at.position));
+        let percent = |ratio: Ratio| format!("{:.1} %", ratio.to_f64() * 100.0);
+        let consumed = consumption(long, status.allowed(), slo.target).filter(|_| tier.measure == Measure::Consumption);
+        let summary = match consumed {
+            Some(part) => format!(
+                "{}/{} has spent {} of its error budget of {} in {}: {}{what} failed; {left} is left",
+                slo.service,
+                slo.name,
+                percent(part),
+                slo.period,
+                tier.long,
+                failed(long),
+            ),
+            None => format!(
+                "{}/{} burns its error budget {} times as fast as allowed over {}: {}{what} failed; {} of the budget of {} is left",
+                slo.service,
+                slo.name,
+                rate(long),
+                tier.long,
+                failed(long),
+                left,
+                slo.period
+            ),
+        };
         let texts = [
             ("budget_allowed", budget.allowed.to_string()),
             ("budget_remaining", budget.remaining.to_string()),
             ("budget_remaining_ratio", left),
-            ("budget_spent", counts.bad.to_string()),
+            ("budget_spent", budget.spent.to_string()),
             ("evaluated_at", rfc3339(self.at.time)),
             ("log_position", self.at.position.to_string()),
             ("long_bad", long.bad.to_string()),
@@ -432,13 +492,27 @@ impl Round<'_> {
             ("short_burn_rate", rate(short)),
             ("short_total", short.total().to_string()),
             ("short_window", tier.short.to_string()),
-            ("sql", statement(slo, minutes, Some(self.at.position))),
+            ("sql", sql(minutes(tier.long))),
+            ("sql_budget", sql(of_budget)),
+            ("sql_short", sql(minutes(tier.short))),
             ("summary", summary),
             ("target", slo.target.to_string()),
-            ("threshold", format!("{:.2}", tier.factor.to_f64())),
+            (
+                "threshold",
+                match tier.measure {
+                    Measure::BurnRate => format!("{:.2}", tier.factor.to_f64()),
+                    Measure::Consumption => percent(tier.factor),
+                },
+            ),
         ];
         let mut texts: BTreeMap<String, String> =
             texts.into_iter().map(|(name, text)| (name.to_owned(), text)).collect();
+        texts.extend(consumed.map(|part| ("consumed".to_owned(), percent(part))));
+        for (name, counts) in [("long", long), ("short", short)].into_iter().filter(|(_, counts)| counts.is_sampled()) {
+            let (bad, total) = weights(counts);
+            texts.insert(format!("{name}_bad_weighted"), bad);
+            texts.insert(format!("{name}_total_weighted"), total);
+        }
         let fixed = |column| decisive.slo.sli.fixed_value(column);
         let service = fixed("service_name").unwrap_or(&slo.service);
         if let Some(owner) = self.ownership.owner(Some(service), fixed("tool_server"), fixed("tool_name")) {
@@ -459,10 +533,12 @@ impl Round<'_> {
             texts.insert("notification_targets".to_owned(), burn_tier.targets.join(", "));
         }
         if let (true, Evidence::Improbable(bound)) =
-            (slo.guards.evidence, Evidence::of(long.bad, long.total(), slo.target))
+            (slo.guards.evidence, Evidence::of(evidence.bad, evidence.total(), slo.target))
         {
             let text = format!(
-                "so many failures have a probability of at most {bound:.0e} in a window of a service that meets its objective just so"
+                "so many failures ({} of {}) have a probability of at most {bound:.0e} in a window of a service that meets its objective just so",
+                evidence.bad,
+                evidence.total()
             );
             texts.insert("evidence".to_owned(), text);
         }
@@ -470,14 +546,34 @@ impl Round<'_> {
     }
 }
 
+/// How many of how many; if they are a sample, also how many they stand for, which is what burns the budget.
+fn failed(counts: &Counts) -> String {
+    let known = format!("{} of {}", counts.bad, counts.total());
+    if !counts.is_sampled() {
+        return known;
+    }
+    let (bad, total) = weights(counts);
+    format!("{bad} of {total}, by the weights of a sample ({known}),")
+}
+
+/// What the bad and all events of a sample stand for.
+fn weights(counts: &Counts) -> (String, String) {
+    let (bad, total) = counts.spending();
+    let text = |millionths: u128| {
+        let text = format!("{}.{:06}", millionths / 1_000_000, millionths % 1_000_000);
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    };
+    (text(bad), text(total))
+}
+
 /// What keeps a tier that burns from firing.
-fn held_back(slo: &Slo, tier: &Tier, long: &Counts, now: Minute) -> Option<HeldBack> {
+fn held_back(slo: &Slo, tier: &Tier, long: &Counts, evidence: &Counts, now: Minute) -> Option<HeldBack> {
     let needs_evidence = slo.guards.evidence && tier.severity == Severity::Page;
     if slo.is_excluded(now) {
         Some(HeldBack::Exclusion)
     } else if long.total() < slo.guards.min_events {
         Some(HeldBack::MinEvents)
-    } else if needs_evidence && !Evidence::of(long.bad, long.total(), slo.target).is_improbable() {
+    } else if needs_evidence && !Evidence::of(evidence.bad, evidence.total(), slo.target).is_improbable() {
         Some(HeldBack::Evidence)
     } else {
         None

@@ -181,9 +181,10 @@ impl Thread {
         let mut slos = Vec::with_capacity(self.watched.len());
         for (watched, live) in self.watched.iter_mut().zip(&live.counts) {
             watched.advance(now);
+            self.shared.counters.verdicts_turned.fetch_add(watched.judge(live), Relaxed);
             slos.push(round.evaluate(watched, live));
         }
-        round.end_orphans(|fingerprint| self.known.contains(fingerprint));
+        round.end_orphans(self.set.is_partial, |fingerprint| self.known.contains(fingerprint));
         let changes = (self.changes.len() - waiting) as u64;
         self.live = live;
         let alerts = self.alerts.values().map(|alert| AlertStatus {
@@ -207,6 +208,9 @@ impl Thread {
         for batch in view.table(Table::Calls).live.get()?.iter() {
             self.counter.count(batch, Some(self.folded), &mut live)?;
         }
+        for (watched, logical) in self.watched.iter_mut().zip(&mut live.logical) {
+            watched.live_logical = std::mem::take(logical);
+        }
         for (watched, fed_by) in self.watched.iter_mut().zip(&live.fed_by) {
             fed_by.iter().for_each(|(service, minute)| watched.fed(service, *minute));
         }
@@ -224,7 +228,7 @@ impl Thread {
         let lives_us = 4 * interval_us.max(resend_us);
         let now = self.time;
         let mut due = Vec::new();
-        for alert in self.alerts.values_mut().filter(|alert| alert.change <= self.committed_change) {
+        for alert in self.alerts.values_mut().filter(|alert| alert.change <= self.committed_change && !alert.muted) {
             let is_old = alert.last_sent.is_none_or(|last| now.0.saturating_sub(last.0) >= resend_us);
             let (starts_at, ends_at) = match alert.state {
                 State::Firing { starts_at, .. } if is_old => (starts_at, UnixMicros(now.0.saturating_add(lives_us))),

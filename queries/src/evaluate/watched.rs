@@ -1,18 +1,20 @@
 //! One SLO as it is watched: its counts by the minute, its tiers, and what has not been written down yet.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use toolgauge_analytics::budget::Severity;
 use toolgauge_analytics::calendar::Span;
+use toolgauge_analytics::forecast::{Pace, Rolling};
 use toolgauge_analytics::sli::Counts;
-use toolgauge_analytics::timeslice::{SliceCounts, Slices, Verdict};
+use toolgauge_analytics::timeslice::{Judged, SliceCounts, Slices};
 use toolgauge_analytics::window::{Minute, MinuteRing, Window};
 use toolgauge_proto::id::WalPosition;
 
 use super::alerts::AlertId;
 use super::round::{PROJECTION, UNTIERED};
 use crate::slo::counter::Tally;
-use crate::slo::definition::{Budgeting, Period, Slo};
+use crate::slo::definition::{Budgeting, Mode, Period, Slo};
 use crate::slo::set::CompiledSlo;
 
 /// Most services that are remembered of an SLO.
@@ -37,10 +39,14 @@ pub(super) struct Watched {
     pub(super) windows: Arc<[Window]>,
     /// It has sums over these windows and some more.
     pub(super) ring: MinuteRing,
-    /// Of spans of slices, by what the ring had then.
-    verdicts: HashMap<Span, (u64, SliceCounts)>,
-    /// The slices of the period in the last evaluation.
-    judged: Option<(Span, SliceCounts)>,
+    /// The verdicts of its slices, if the budget is counted in those.
+    verdicts: Option<Verdicts>,
+    /// When its budget will be used up, as of a minute.
+    forecast: Option<(Minute, Option<u32>)>,
+    /// Its events as logical calls, if it counts attempts and pages need evidence: over the long windows of its pages.
+    logical: Option<MinuteRing>,
+    /// The same of the live rows of this evaluation.
+    pub(super) live_logical: Live,
     pub(super) past: Past,
     /// What its rows in `slo_1m` are called: [`Watched::name_rows`].
     pub(super) revision: Option<String>,
@@ -50,6 +56,36 @@ pub(super) struct Watched {
     pub(super) fed_by: HashMap<String, Minute>,
     /// Of each tier, then of its telemetry.
     pub(super) alert_ids: Vec<AlertId>,
+}
+
+/// The slices of an SLO.
+#[derive(Debug)]
+struct Verdicts {
+    slices: Slices,
+    judged: Judged,
+    /// Those of which counts have changed since they were judged, or which have live rows.
+    open: BTreeSet<Minute>,
+    /// Whether the history was counted when they were judged.
+    past: Past,
+}
+
+impl Verdicts {
+    fn of(slo: &Slo) -> Option<Self> {
+        match slo.budgeting {
+            Budgeting::Occurrences => None,
+            Budgeting::Timeslices(slices) => {
+                Some(Self { slices, judged: Judged::new(slices), open: BTreeSet::new(), past: Past::Waiting })
+            }
+        }
+    }
+
+    /// Notes that the counts of a minute have changed.
+    fn open(&mut self, minute: Minute) {
+        let start = self.slices.start_of(minute);
+        if self.judged.has(start) {
+            self.open.insert(start);
+        }
+    }
 }
 
 /// What an SLO's budget is made of.
@@ -77,8 +113,10 @@ impl Watched {
         Self {
             ring: MinuteRing::new(held(&slo.slo, &windows), now),
             windows,
-            verdicts: HashMap::new(),
-            judged: None,
+            verdicts: Verdicts::of(&slo.slo),
+            forecast: None,
+            logical: logical_of(&slo.slo, now),
+            live_logical: Live::new(),
             past: Past::Waiting,
             revision: None,
             pending: HashMap::new(),
@@ -113,14 +151,22 @@ impl Watched {
             }
             self.ring = ring;
         }
-        (self.verdicts, self.judged) = (HashMap::new(), None);
+        (self.verdicts, self.forecast) = (Verdicts::of(&slo.slo), None);
+        let logical = logical_of(&slo.slo, self.ring.now());
+        let before = std::mem::replace(&mut self.logical, logical);
+        if let (Some(ring), Some(before)) = (&mut self.logical, before) {
+            before.minutes(Minute(i64::MIN)..=Minute(i64::MAX)).for_each(|(minute, counts)| {
+                ring.add(minute, &counts);
+            });
+        }
         self.slo = Arc::new(slo);
     }
 
     /// Forgets all counts.
     pub(super) fn clear(&mut self) {
         self.ring = MinuteRing::new(self.ring.windows().into(), self.ring.now());
-        self.verdicts.clear();
+        (self.verdicts, self.forecast) = (Verdicts::of(&self.slo.slo), None);
+        self.logical = logical_of(&self.slo.slo, self.ring.now());
         self.pending.clear();
     }
 
@@ -132,7 +178,45 @@ impl Watched {
     /// Adds to a minute what is not written down yet.
     pub(super) fn add(&mut self, minute: Minute, counts: &Counts) {
         self.ring.add(minute, counts);
+        if let Some(verdicts) = &mut self.verdicts {
+            verdicts.open(minute);
+        }
         *self.pending.entry(minute).or_default() += counts;
+    }
+
+    /// Adds logical calls to a minute.
+    pub(super) fn add_logical(&mut self, minute: Minute, counts: &Counts) {
+        if let Some(ring) = &mut self.logical {
+            ring.add(minute, counts);
+        }
+    }
+
+    /// Since when its logical calls have to be known, if they have to.
+    pub(super) fn logical_since(&self) -> Option<Minute> {
+        let longest = self.logical.as_ref()?.windows().last()?;
+        Some(*longest.at(self.ring.now()).start())
+    }
+
+    /// What of a window is evidence: logical calls, or slices judged by them. Retries of one call are not independent of each other. `counts` are those
+    /// over the window in what the budget is counted in.
+    pub(super) fn evidence(&self, window: Window, counts: &Counts) -> Counts {
+        let Some(ring) = &self.logical else { return *counts };
+        let slo = &self.slo.slo;
+        let minutes = match slo.budgeting {
+            Budgeting::Occurrences => Span { start: *window.at(ring.now()).start(), end: Minute(ring.now().0 + 1) },
+            Budgeting::Timeslices(slices) => slices.window_at(window, ring.now()),
+        };
+        let settled = ring.minutes(minutes.start..=Minute(minutes.end.0 - 1));
+        let live = self.live_logical.iter().map(|(minute, counts)| (*minute, *counts));
+        let all = settled.chain(live.filter(|(minute, _)| minutes.contains(*minute)));
+        let all = all.filter(|(minute, _)| !slo.is_excluded(*minute));
+        match slo.budgeting {
+            Budgeting::Timeslices(slices) => slices.tally(all, minutes).counts(),
+            Budgeting::Occurrences => all.fold(Counts::default(), |mut sum, (_, counts)| {
+                sum += &counts;
+                sum
+            }),
+        }
     }
 
     pub(super) fn fed(&mut self, service: &str, minute: Minute) {
@@ -150,19 +234,19 @@ impl Watched {
     /// Goes to another minute.
     pub(super) fn advance(&mut self, now: Minute) {
         self.ring.advance(now);
+        if let Some(ring) = &mut self.logical {
+            ring.advance(now);
+        }
         if let Period::Calendar(calendar) = self.slo.slo.period {
             self.ring.anchor(calendar.period_at(now).start);
         }
     }
 
     /// Over a window, in what the budget is counted in: the settled rows and the live ones.
-    pub(super) fn over(&mut self, window: Window, live: &Live) -> Counts {
-        match self.slo.slo.budgeting {
-            Budgeting::Occurrences => self.events(window, live),
-            Budgeting::Timeslices(slices) => {
-                let span = slices.window_at(window, self.ring.now());
-                self.slices(&slices, span, live).counts()
-            }
+    pub(super) fn over(&self, window: Window, live: &Live) -> Counts {
+        match &self.verdicts {
+            None => self.events(window, live),
+            Some(verdicts) => verdicts.judged.tally(verdicts.slices.window_at(window, self.ring.now())).counts(),
         }
     }
 
@@ -178,90 +262,137 @@ impl Watched {
     fn with_live(&self, settled: Counts, span: Span, live: &Live) -> Counts {
         let mut sum = settled;
         live.iter().filter(|(minute, _)| span.contains(**minute)).for_each(|(_, counts)| sum += counts);
-        for excluded in self.slo.slo.exclusions.iter() {
-            let (start, end) = (excluded.start.max(span.start), excluded.end.min(span.end));
-            if start < end {
-                let mut out = self.ring.sum_of(start..=Minute(end.0 - 1));
-                let live = live.iter().filter(|(minute, _)| (start..end).contains(*minute));
-                live.for_each(|(_, counts)| out += counts);
-                sum -= &out;
-                sum += &excluded_of(&out);
-            }
+        for excluded in self.slo.slo.excluded_of(span) {
+            let mut out = self.sum_of(excluded);
+            let live = live.iter().filter(|(minute, _)| excluded.contains(**minute));
+            live.for_each(|(_, counts)| out += counts);
+            sum -= &out;
+            sum += &excluded_of(&out);
         }
         sum
     }
 
+    /// Settled rows of a span.
+    fn sum_of(&self, span: Span) -> Counts {
+        self.ring.sum_of(span.start..=Minute(span.end.0 - 1))
+    }
+
     /// The period so far.
-    pub(super) fn period(&mut self, live: &Live) -> PeriodCounts {
+    pub(super) fn period(&self, live: &Live) -> PeriodCounts {
         let now = self.ring.now();
         let span = Span { end: Minute(now.0 + 1), ..self.slo.slo.period.at(now) };
         let events = match self.slo.slo.period {
             Period::Rolling(window) => self.events(window, live),
             Period::Calendar(_) => self.with_live(self.ring.anchored(), span, live),
         };
-        let slices = match self.slo.slo.budgeting {
-            Budgeting::Occurrences => None,
-            Budgeting::Timeslices(slices) => {
-                let ended = match self.slo.slo.period {
-                    Period::Rolling(window) => slices.window_at(window, now),
-                    Period::Calendar(_) => slices.ended(span, now),
-                };
-                Some((ended, self.slices(&slices, ended, live)))
-            }
-        };
-        if let Some((span, counts)) = slices {
-            let before = self.judged.replace((span, counts));
-            if let Some((_, before)) = before.filter(|(known, before)| *known == span && *before != counts) {
-                tracing::info!(
-                    service = self.slo.slo.service,
-                    slo = self.slo.slo.name,
-                    ?before,
-                    now = ?counts,
-                    "rows that came late have turned verdicts of slices"
-                );
-            }
-        }
+        let slices = self.verdicts.as_ref().map(|verdicts| {
+            let ended = self.slices_of_period(&verdicts.slices);
+            (ended, verdicts.judged.tally(ended))
+        });
         PeriodCounts { span, events, slices }
     }
 
-    /// The verdicts of the slices that begin in a span: those of the settled rows, which are kept for as long as nothing is added, and of slices
-    /// with live rows anew.
-    fn slices(&mut self, slices: &Slices, span: Span, live: &Live) -> SliceCounts {
-        let (changes, slo) = (self.ring.changes(), &self.slo.slo);
-        let of_settled = match self.verdicts.get(&span) {
-            Some((known, counts)) if *known == changes => *counts,
-            _ => {
-                let minutes = slices.minutes_of(span);
-                let minutes = self.ring.minutes(minutes.start..=Minute(minutes.end.0 - 1));
-                let counts = slices.tally(minutes.filter(|(minute, _)| !slo.is_excluded(*minute)), span);
-                if self.verdicts.len() >= VERDICTS_MAX {
-                    self.verdicts.clear();
-                }
-                self.verdicts.insert(span, (changes, counts));
-                counts
+    /// Where the slices of the period begin that have ended.
+    fn slices_of_period(&self, slices: &Slices) -> Span {
+        let now = self.ring.now();
+        match self.slo.slo.period {
+            Period::Rolling(window) => slices.window_at(window, now),
+            Period::Calendar(calendar) => slices.ended(calendar.period_at(now), now),
+        }
+    }
+
+    /// Gives their verdicts to the slices that have ended since the last time, and to those of which counts have changed or live rows are known. How
+    /// many have another one than before.
+    pub(super) fn judge(&mut self, live: &Live) -> u64 {
+        let Some(mut verdicts) = self.verdicts.take() else { return 0 };
+        // What was judged before the history was known was not.
+        if verdicts.past != self.past {
+            verdicts.judged.clear();
+            verdicts.past = self.past;
+        }
+        let (slices, now) = (verdicts.slices, self.ring.now());
+        let period = self.slices_of_period(&slices);
+        let longest = self.windows.iter().copied().chain([PROJECTION, UNTIERED]).max().unwrap_or(PROJECTION);
+        let shown = slices.window_at(longest, now);
+        let new = verdicts.judged.go_to(Span { start: period.start.min(shown.start), end: shown.end });
+        let settled = self.ring.minutes(new.start..=Minute(new.end.0 - 1));
+        let settled = settled.filter(|(minute, _)| !self.slo.slo.is_excluded(*minute));
+        for (start, verdict) in slices.verdicts(settled, new) {
+            verdicts.judged.judge(start, verdict);
+        }
+        let with_rows: BTreeSet<Minute> = live
+            .keys()
+            .filter(|minute| !self.slo.slo.is_excluded(**minute))
+            .map(|minute| slices.start_of(*minute))
+            .collect();
+        let open = std::mem::take(&mut verdicts.open);
+        let mut turned = Vec::new();
+        for start in open.union(&with_rows) {
+            if !verdicts.judged.has(*start) {
+                continue;
             }
+            let span = Span { start: *start, end: Minute(start.0 + i64::from(slices.length().minutes())) };
+            let found = verdicts.judged.judge(*start, slices.verdict(&self.with_live(self.sum_of(span), span, live)));
+            // A slice that has just ended had no verdict before.
+            turned.extend(found.filter(|turned| !new.contains(turned.start)));
+        }
+        verdicts.open = with_rows;
+        self.verdicts = Some(verdicts);
+        if let (Some(first), true) = (turned.first(), self.past == Past::Known) {
+            tracing::info!(
+                service = self.slo.slo.service,
+                slo = self.slo.slo.name,
+                slices = turned.len(),
+                first = crate::json::rfc3339(first.start.start()),
+                before = ?first.before,
+                now = ?first.now,
+                "rows that came late have turned verdicts of slices"
+            );
+            return turned.len() as u64;
+        }
+        0
+    }
+
+    /// In how many minutes a rolling budget is used up if the pace of `recent` goes on ([`Rolling::exhausted_after`]); worked out once a minute, as it
+    /// looks at every hour of the period.
+    pub(super) fn exhausted_after(&mut self, period: &PeriodCounts, recent: &Counts, live: &Live) -> Option<u32> {
+        let now = self.ring.now();
+        if let Some((_, known)) = self.forecast.filter(|(at, _)| *at == now) {
+            return known;
+        }
+        let found = self.look_ahead(period, recent, live);
+        self.forecast = Some((now, found));
+        found
+    }
+
+    fn look_ahead(&self, period: &PeriodCounts, recent: &Counts, live: &Live) -> Option<u32> {
+        let counts = period.counts();
+        // So it is with most SLOs, most of the time.
+        if counts.bad == 0 && recent.bad == 0 {
+            return None;
+        }
+        let first = period.slices.map_or(period.span, |(slices, _)| slices).start;
+        let grain = self.verdicts.as_ref().map_or(Window::from_minutes(1), |verdicts| verdicts.slices.length());
+        let slo = &self.slo.slo;
+        let pace = Pace::of(recent, PROJECTION);
+        let lead = match self.verdicts {
+            None => Window::from_minutes(60 - first.0.rem_euclid(60) as u32),
+            Some(_) => Window::from_minutes(grain.minutes() * 60_u32.div_ceil(grain.minutes())),
         };
-        let mut touched: BTreeMap<Minute, Counts> = BTreeMap::new();
-        for (minute, counts) in live {
-            let start = slices.start_of(*minute);
-            if span.contains(start) && !slo.is_excluded(*minute) {
-                *touched.entry(start).or_default() += counts;
+        let rolling = Rolling { counts: &counts, pace, target: slo.target, period: slo.window, grain, lead };
+        let mut waiting: Vec<(Minute, Counts)> = live.iter().map(|(minute, counts)| (*minute, *counts)).collect();
+        waiting.sort_unstable_by_key(|(minute, _)| *minute);
+        rolling.exhausted_after(|part| {
+            let minute = |at: u32| Minute(first.0 + i64::from(at));
+            let span = Span { start: minute(part.start), end: minute(part.end) };
+            if let Some(verdicts) = &self.verdicts {
+                return verdicts.judged.tally(span).counts();
             }
-        }
-        let mut counts = of_settled;
-        for (start, live) in touched {
-            let end = Minute(start.0 + i64::from(slices.length().minutes()) - 1);
-            let minutes = self.ring.minutes(start..=end).filter(|(minute, _)| !slo.is_excluded(*minute));
-            let settled = minutes.fold(Counts::default(), |mut sum, (_, counts)| {
-                sum += &counts;
-                sum
-            });
-            let mut both = settled;
-            both += &live;
-            *count_of(&mut counts, slices.verdict(&settled)) -= 1;
-            *count_of(&mut counts, slices.verdict(&both)) += 1;
-        }
-        counts
+            let from = waiting.partition_point(|(minute, _)| *minute < span.start);
+            let to = waiting.partition_point(|(minute, _)| *minute < span.end);
+            let live: Live = waiting[from..to].iter().copied().collect();
+            self.with_live(self.sum_of(span), span, &live)
+        })
     }
 
     /// A minute as it counts.
@@ -270,22 +401,24 @@ impl Watched {
     }
 }
 
-/// Spans of slices whose verdicts are kept.
-const VERDICTS_MAX: usize = 64;
 /// Live counts by the minute.
 pub(super) type Live = HashMap<Minute, Counts>;
 
 /// Events of a minute that does not count.
 fn excluded_of(counts: &Counts) -> Counts {
-    Counts { excluded: counts.excluded + counts.total(), nulls: counts.nulls, ..Counts::default() }
+    Counts { excluded: counts.excluded.wrapping_add(counts.total()), nulls: counts.nulls, ..Counts::default() }
 }
 
-fn count_of(counts: &mut SliceCounts, verdict: Verdict) -> &mut u64 {
-    match verdict {
-        Verdict::Good => &mut counts.good,
-        Verdict::Bad => &mut counts.bad,
-        Verdict::Empty => &mut counts.empty,
-    }
+/// A ring for the logical calls of an SLO of which pages need evidence of them.
+fn logical_of(slo: &Slo, now: Minute) -> Option<MinuteRing> {
+    let pages = slo.tiers.iter().filter(|tier| tier.tier.severity == Severity::Page).map(|tier| tier.tier.long).max();
+    let is_needed = slo.sli.mode == Mode::Attempt && slo.guards.evidence && slo.group_by.is_none();
+    let slice = match slo.budgeting {
+        Budgeting::Occurrences => 0,
+        Budgeting::Timeslices(slices) => slices.length().minutes(),
+    };
+    let longest = pages.filter(|_| is_needed)?;
+    Some(MinuteRing::new([Window::from_minutes(longest.minutes() + slice)].into(), now))
 }
 
 /// The windows that are shown.
@@ -339,6 +472,10 @@ impl Tally for SettledTally<'_> {
         self.0[slo].add(minute, counts);
     }
 
+    fn add_logical(&mut self, slo: usize, minute: Minute, counts: &Counts) {
+        self.0[slo].add_logical(minute, counts);
+    }
+
     fn fed_by(&mut self, slo: usize, service: &str, minute: Minute) {
         self.0[slo].fed(service, minute);
     }
@@ -348,18 +485,27 @@ impl Tally for SettledTally<'_> {
 #[derive(Debug, Default)]
 pub(super) struct LooseTally {
     pub(super) counts: Vec<Live>,
+    pub(super) logical: Vec<Live>,
     pub(super) fed_by: Vec<HashMap<String, Minute>>,
 }
 
 impl LooseTally {
     pub(super) fn new(slos: usize) -> Self {
-        Self { counts: vec![HashMap::new(); slos], fed_by: vec![HashMap::new(); slos] }
+        Self {
+            counts: vec![HashMap::new(); slos],
+            logical: vec![HashMap::new(); slos],
+            fed_by: vec![HashMap::new(); slos],
+        }
     }
 }
 
 impl Tally for LooseTally {
     fn add(&mut self, slo: usize, minute: Minute, counts: &Counts) {
         *self.counts[slo].entry(minute).or_default() += counts;
+    }
+
+    fn add_logical(&mut self, slo: usize, minute: Minute, counts: &Counts) {
+        *self.logical[slo].entry(minute).or_default() += counts;
     }
 
     fn fed_by(&mut self, slo: usize, service: &str, minute: Minute) {

@@ -129,6 +129,12 @@ pub(super) fn text(evaluator: &Evaluator) -> String {
             counters.proof_mismatches.load(Relaxed),
         ),
         (
+            "toolgauge_slo_verdicts_turned_total",
+            "counter",
+            "Slices of time that got another verdict, by rows that came late.",
+            counters.verdicts_turned.load(Relaxed),
+        ),
+        (
             "toolgauge_alert_changes_unrecorded_total",
             "counter",
             "Changes of alerts that were sent although they could not be written to the table alerts.",

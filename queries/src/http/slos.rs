@@ -9,12 +9,12 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 use toolgauge_analytics::alert::State as AlertState;
-use toolgauge_analytics::budget::{Budget, Events, burn_rate};
+use toolgauge_analytics::budget::{Budget, Events, Measure, burn_rate};
 use toolgauge_analytics::sli::Counts;
 use toolgauge_analytics::window::{Minute, Window};
 use toolgauge_proto::api::slo::{
     AlertChange, AlertReport, AlertsReport, BudgetReport, BurnRate, BurnRates, EvaluatedAt, SlicesReport, SloBurnRate,
-    SloDefinition, SloDetail, SloFault, SloNotEvaluated, SloOwner, SloPoint, SloReport, SloSeries, SlosReport,
+    SloDay, SloDefinition, SloDetail, SloFault, SloNotEvaluated, SloOwner, SloPoint, SloReport, SloSeries, SlosReport,
     TierReport,
 };
 use toolgauge_proto::call::Layer;
@@ -22,7 +22,7 @@ use toolgauge_proto::time::{MINUTE_MICROS, UnixMicros};
 
 use super::problem::Fault;
 use super::{Api, json_response, parameters, range};
-use crate::evaluate::{At, Evaluated, Evaluator, Series, SloStatus, statement};
+use crate::evaluate::{At, Day, Evaluated, Evaluator, Series, SloStatus, days, statement};
 use crate::json::rfc3339;
 use crate::report::{self, AlertFilter};
 use crate::slo::definition::Judged;
@@ -110,6 +110,13 @@ fn burn(window: Window, counts: &Counts, status: &SloStatus) -> BurnRate {
     }
 }
 
+const fn measure(measure: Measure) -> &'static str {
+    match measure {
+        Measure::BurnRate => "burn_rate",
+        Measure::Consumption => "consumption",
+    }
+}
+
 fn state_of(status: &SloStatus) -> &'static str {
     let worst = status.tiers.iter().map(|tier| &tier.state).max_by_key(|state| match state {
         AlertState::Inactive => 0,
@@ -160,8 +167,8 @@ pub(super) fn slo_report(status: &SloStatus) -> SloReport {
             bad: slices.bad,
             empty: slices.empty,
         }),
-        sampled: counts.is_sampled(),
-        weighted: report::weighted_events(counts),
+        sampled: events.is_sampled(),
+        weighted: report::weighted_events(events),
         sli: counts.ratio(),
         provisional: status.provisional,
         budget: BudgetReport {
@@ -182,6 +189,7 @@ pub(super) fn slo_report(status: &SloStatus) -> SloReport {
                 long_window: tier.tier.long.to_string(),
                 short_window: tier.tier.short.to_string(),
                 threshold: tier.tier.factor.to_f64(),
+                measure: measure(tier.tier.measure).to_owned(),
                 held_back: tier.held_back.map(|held_back| held_back.as_str().to_owned()),
                 state: tier.state.as_str().to_owned(),
                 evaluation: tier.evaluation.as_str().to_owned(),
@@ -232,10 +240,13 @@ pub(super) async fn slo(
         _ => range::range(from.as_deref(), to.as_deref(), api.clock.now()).map_err(Fault::bad_request)?,
     };
     let (first, last) = (Minute::of(from).max(Minute::of(start)), Minute(Minute::of(UnixMicros(to.0 - 1)).0));
-    let series = evaluator(&api)?.series(&service, &name, first, last).await?;
-    let series = series.ok_or_else(|| unknown(&service, &name))?;
-    let sli = &status.slo.slo.sli;
     let span = status.slices.map_or(status.period, |(span, _)| span);
+    // A slice that begins in the period may end after it, and one is of the rolling window that began before it.
+    let (earliest, latest) = (status.period.start.min(span.start), status.period.end);
+    let all = evaluator(&api)?.series(&service, &name, earliest, latest).await?;
+    let all = all.ok_or_else(|| unknown(&service, &name))?;
+    let series: Series = all.iter().filter(|(minute, _)| (first..=last).contains(minute)).copied().collect();
+    let sli = &status.slo.slo.sli;
     let judge = |judged: Judged| (sli.judged == judged).then(|| sli.judge.text.clone());
     json_response(&SloDetail {
         at: at_of(&at),
@@ -248,8 +259,26 @@ pub(super) async fn slo(
             file: status.slo.slo.file.to_string(),
             sql: statement(&status.slo.slo, span, Some(at.position)),
         },
+        days: days(status, &all).iter().map(|day| slo_day(status, day)).collect(),
         series: slo_series(&series, first, last),
     })
+}
+
+fn slo_day(status: &SloStatus, day: &Day) -> SloDay {
+    let Day { span, counts } = day;
+    let budget = Budget::of(counts, status.slo.slo.target);
+    SloDay {
+        from: rfc3339(span.start.start()),
+        to: rfc3339(span.end.start()),
+        good: counts.good,
+        bad: counts.bad,
+        excluded: counts.excluded,
+        total: counts.total(),
+        sli: counts.ratio(),
+        allowed: budget.allowed.to_string(),
+        spent: budget.spent.to_string(),
+        remaining: budget.remaining.to_string(),
+    }
 }
 
 fn slo_series(series: &Series, first: Minute, last: Minute) -> SloSeries {

@@ -207,7 +207,7 @@ impl Book {
             change: number,
             last_sent: None,
         });
-        let begins = matches!(to, State::Firing { .. });
+        let begins = to.is_firing() && !from.is_firing();
         if begins {
             entry.findings.clear();
         }

@@ -320,6 +320,8 @@ pub struct RuleSet {
     pub budgets: Vec<Arc<CostBudget>>,
     /// Those that say most first, then by name.
     pub heartbeats: Vec<Arc<Heartbeat>>,
+    /// See [`crate::slo::set::SloSet::is_partial`].
+    pub is_partial: bool,
 }
 
 impl RuleSet {

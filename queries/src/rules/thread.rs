@@ -22,7 +22,7 @@ use super::state::{Reading, State};
 use super::worker::{Appended, Asking, Worker, app_id, append};
 use super::{Evaluated, Shared};
 use crate::engine::Error;
-use crate::evaluate::alerts::{AlertId, Restored};
+use crate::evaluate::alerts::{AlertId, RESTORED, Restored};
 use crate::evaluate::history::scan;
 use crate::evaluate::telemetry::REMEMBERED;
 use crate::evaluate::{At, EvaluateSettings, Evaluator};
@@ -126,12 +126,10 @@ impl Thread {
     }
 
     fn load_alerts(&mut self, view: &View) -> Result<(), Error> {
-        const COLUMNS: [&str; 9] =
-            ["time", "source", "state", "starts_at", "ends_at", "position", "fingerprint", "labels", "annotations"];
         let alerts = Arc::clone(&view.table(Table::Alerts).committed);
         let mut restored = Restored::of_rules();
         let engine = Arc::clone(&self.asking.engine);
-        engine.block_on(scan(&engine, alerts, &COLUMNS, None, |batch| restored.add(batch)))?;
+        engine.block_on(scan(&engine, alerts, &RESTORED, None, |batch| restored.add(batch)))?;
         self.state.book.restore(restored.finish());
         Ok(())
     }

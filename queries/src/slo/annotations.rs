@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use toolgauge_analytics::budget::Severity;
+use toolgauge_analytics::budget::{Ratio, Severity};
 use toolgauge_analytics::calendar::{Calendar, Span, Unit, parse_zone};
 use toolgauge_analytics::window::{Minute, Window};
 use toolgauge_proto::call::Layer;
@@ -11,7 +11,7 @@ use toolgauge_proto::time::MINUTE_MICROS;
 
 use super::definition::{CostBudget, CostPeriod, GroupBy, Guards, Mode, window_of};
 use super::fault::Faults;
-use super::tiers::Severities;
+use super::tiers::{Consumption, Severities};
 use super::yaml::{Entry, Node};
 
 /// Prefix of annotations that are ours.
@@ -44,6 +44,7 @@ const OF_SLI: &[&str] = &["layer", "mode"];
 /// The annotations that an SLO may have.
 const OF_SLO: &[&str] = &[
     "alert-after",
+    "consumption",
     "cost-budget",
     "evidence",
     "exclusions",
@@ -73,6 +74,7 @@ pub(super) struct SloAnnotations {
     pub(super) alert_after: Option<Window>,
     pub(super) keep_firing: Option<Window>,
     pub(super) cost_budget: Option<CostBudget>,
+    pub(super) consumption: Option<Consumption>,
 }
 
 /// What the annotations of an alert policy or condition say.
@@ -110,12 +112,16 @@ pub(super) fn of_slo(metadata: Option<&Node>, path: &str, faults: &mut Faults) -
                 });
             }
             "severities" => found.severities = severities(value)?,
+            "consumption" => found.consumption = Some(consumption(value)?),
             "alert-after" => found.alert_after = Some(patience(value)?),
             "keep-firing" => found.keep_firing = Some(patience(value)?),
             _ => found.cost_budget = Some(cost_budget(value)?),
         }
         Ok(())
     });
+    if let (Some(budget), Some(severity)) = (&mut found.cost_budget, found.severity) {
+        budget.severity = severity;
+    }
     found.group_by = columns.map(|columns| GroupBy { columns, groups_max: groups_max.unwrap_or(GROUPS_DEFAULT) });
     good.then_some(found)
 }
@@ -291,6 +297,15 @@ fn severities(value: &str) -> Result<Severities, String> {
     if found.page == found.ticket { Err("write two different words".to_owned()) } else { Ok(found) }
 }
 
+/// `25 %/7d`.
+fn consumption(value: &str) -> Result<Consumption, String> {
+    const REMEDY: &str = "write a part of the budget and a time, like 25 %/7d";
+    let (part, window) = value.split_once('/').ok_or(REMEDY)?;
+    let percent = part.trim_end().strip_suffix('%').and_then(|percent| Ratio::from_decimal(percent.trim()));
+    let part = percent.and_then(|percent| percent.times(Ratio::percent(1))).filter(|part| *part > Ratio::percent(0));
+    Ok(Consumption { part: part.ok_or(REMEDY)?, window: window_of(window.trim()).ok_or(REMEDY)? })
+}
+
 /// `500 USD/day`, `10000 USD/month Europe/Berlin`.
 fn cost_budget(value: &str) -> Result<CostBudget, String> {
     const REMEDY: &str = "write an amount with up to 9 decimal places for each day or month, and a time zone if it is not \
@@ -318,7 +333,7 @@ fn cost_budget(value: &str) -> Result<CostBudget, String> {
     let zone = parse_zone(zone).map_err(|error| error.to_string())?;
     let start = DateTime::UNIX_EPOCH.naive_utc();
     let calendar = Calendar::new(1, unit, start, zone).ok_or(REMEDY)?;
-    Ok(CostBudget { nano_usd, period, calendar })
+    Ok(CostBudget { nano_usd, period, calendar, severity: Severity::Ticket })
 }
 
 #[cfg(test)]

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use toolgauge_analytics::alert::{Evaluation, Observation, State, step};
-use toolgauge_analytics::budget::{Budget, Severity, burn_rate};
+use toolgauge_analytics::budget::{Budget, Measure, Severity, burn_rate};
 use toolgauge_analytics::calendar::Span;
 use toolgauge_analytics::sli::Counts;
+use toolgauge_analytics::timeslice::Judged;
 use toolgauge_analytics::window::{Minute, MinuteRing, Window};
 use toolgauge_proto::time::UnixMicros;
 
-use super::definition::{Budgeting, Slo};
+use super::definition::{Budgeting, Period, Slo};
 use super::explain::{EVIDENCE, improbability};
 use crate::json::rfc3339;
 
@@ -70,17 +71,30 @@ struct Running {
     episode: Option<(Minute, Counts, f64)>,
 }
 
+/// How far back before a minute counts are looked at.
+#[must_use]
+pub fn reach(slo: &Slo) -> Window {
+    let longest = slo.tiers.iter().map(|tier| tier.tier.long).max().unwrap_or(Window::M5);
+    let consumes = slo.tiers.iter().any(|tier| tier.tier.measure == Measure::Consumption);
+    let period = match slo.period {
+        Period::Rolling(window) => window,
+        Period::Calendar(calendar) => calendar.longest(),
+    };
+    if consumes { longest.max(period) } else { longest }
+}
+
 /// Replays the alerts of an SLO over `[span.start, span.end)`. Windows reach back to before the span, as far as `minutes` does.
 #[must_use]
 pub fn replay(slo: &Slo, group: BTreeMap<String, String>, minutes: &BTreeMap<Minute, Counts>, span: Span) -> Backtest {
     let windows: Vec<Window> = slo.tiers.iter().flat_map(|tier| [tier.tier.short, tier.tier.long]).collect();
-    let longest = windows.iter().copied().max().unwrap_or(Window::M5);
+    let longest = reach(slo);
     let slice = match slo.budgeting {
         Budgeting::Occurrences => None,
         Budgeting::Timeslices(slices) => Some(slices),
     };
     let held = slice.map_or(longest, |slices| Window::from_minutes(longest.minutes() + 2 * slices.length().minutes()));
     let windows: Arc<[Window]> = windows.into_iter().chain([held]).collect();
+    let mut judged = slice.map(Judged::new);
     let first = Minute(span.start.0 - i64::from(held.minutes()));
     let mut ring = MinuteRing::new(Arc::clone(&windows), Minute(first.0 - 1));
     let mut running: Vec<Running> =
@@ -98,20 +112,45 @@ pub fn replay(slo: &Slo, group: BTreeMap<String, String>, minutes: &BTreeMap<Min
         }
         // The end of the minute.
         let now = UnixMicros(Minute(minute.0 + 1).start().0);
+        // Counts of a slice that has ended do not change any more.
+        if let (Some(slices), Some(judged)) = (slice, &mut judged) {
+            let new = judged.go_to(slices.window_at(longest, Minute(minute.0 + 1)));
+            for (start, verdict) in slices.verdicts(ring.minutes(new.start..=Minute(new.end.0 - 1)), new) {
+                judged.judge(start, verdict);
+            }
+        }
+        let sliced = slice.zip(judged.as_ref());
+        let over = |span: Span| match sliced {
+            None => ring.sum_of(span.start..=Minute(span.end.0 - 1)),
+            Some((_, judged)) => judged.tally(span).counts(),
+        };
+        let window = |window: Window| match sliced {
+            None => Span { start: *window.at(minute).start(), end: Minute(minute.0 + 1) },
+            Some((slices, _)) => slices.window_at(window, Minute(minute.0 + 1)),
+        };
+        let consumes = slo.tiers.iter().any(|tier| tier.tier.measure == Measure::Consumption);
+        let period = consumes.then(|| match slo.period {
+            Period::Rolling(period) => (window(period), None),
+            Period::Calendar(calendar) => {
+                let whole = calendar.period_at(minute);
+                let so_far = Span { end: Minute(minute.0 + 1), ..whole };
+                (sliced.map_or(so_far, |(slices, _)| slices.ended(so_far, Minute(minute.0 + 1))), Some(whole))
+            }
+        });
+        let allowed = period.map(|(span, whole)| {
+            let budget = Budget::of(&over(span), slo.target);
+            let elapsed = minute.0.abs_diff(span.start.0) + 1;
+            whole.map_or(budget.allowed, |whole| budget.allowed_in(elapsed, whole.minutes()))
+        });
         for (place, (tier, running)) in slo.tiers.iter().zip(&mut running).enumerate() {
-            let (short, long) = match slice {
-                None => (ring.sum(2 * place), ring.sum(2 * place + 1)),
-                Some(slices) => {
-                    let over = |window: Window| {
-                        let span = slices.window_at(window, Minute(minute.0 + 1));
-                        let needed = slices.minutes_of(span);
-                        let last = Minute(needed.end.0 - 1);
-                        slices.tally(ring.minutes(needed.start..=last), span).counts()
-                    };
-                    (over(tier.tier.short), over(tier.tier.long))
+            let (short, long) = match (tier.tier.measure, period) {
+                (Measure::Consumption, Some((span, Some(_)))) if window(tier.tier.long).start < span.start => {
+                    (over(span), over(span))
                 }
+                _ if sliced.is_none() => (ring.sum(2 * place), ring.sum(2 * place + 1)),
+                _ => (over(window(tier.tier.short)), over(window(tier.tier.long))),
             };
-            let burns = tier.tier.burns(&long, &short, slo.target);
+            let burns = tier.tier.is_reached(&long, &short, allowed.unwrap_or_default(), slo.target);
             // What fires goes on until it no longer burns.
             let is_firing = matches!(running.state, State::Firing { .. });
             let guard = if burns && !is_firing { guard(slo, tier.tier.severity, &long, minute) } else { None };

@@ -59,6 +59,12 @@ impl CompiledSli {
         self.total.fixed().iter().find(|(name, _)| name == column).map(|(_, text)| text.as_str())
     }
 
+    /// What the events are, compiled.
+    #[must_use]
+    pub const fn total(&self) -> &Condition {
+        &self.total
+    }
+
     /// The columns that tell its events from other counted rows, except for `counted` and `final`; `None` if `layer` is one of them.
     #[must_use]
     pub fn events_columns(&self) -> Option<&[String]> {
@@ -126,6 +132,9 @@ struct ColumnSet {
 pub trait Tally {
     /// Adds to the counts of an SLO, named by its place in the list, in a minute; the same minute may come several times.
     fn add(&mut self, slo: usize, minute: Minute, counts: &Counts);
+
+    /// Adds to the counts of an SLO of attempts what they are as logical calls: each with its retries is one, with the outcome of the last.
+    fn add_logical(&mut self, _slo: usize, _minute: Minute, _counts: &Counts) {}
 
     /// This service had an event of the SLO's total in this minute, and none later in these rows.
     fn fed_by(&mut self, slo: usize, service: &str, minute: Minute);
@@ -427,6 +436,7 @@ impl Part {
         let mut fed_by: Vec<Option<i64>> = vec![None; self.services.len() + 1];
         let (total, judge) = (slo.total.evaluate(&self.read), slo.judge.evaluate(&self.read));
         let mut sums: HashMap<i64, Counts> = HashMap::new();
+        let mut logical: HashMap<i64, Counts> = HashMap::new();
         let mut running: Option<(i64, Counts)> = None;
         for row in 0..self.minutes.len() {
             let selected = (!slo.counted_only || self.counted.value(row))
@@ -457,12 +467,10 @@ impl Part {
             let fed = &mut fed_by[self.service[row]];
             *fed = (*fed).max(Some(minute));
             let said = judge.is_valid(row) && judge.value(row);
-            if said == (slo.judged == Judged::Good) {
-                counts.good += 1;
-                counts.good_weighted += self.weights[row];
-            } else {
-                counts.bad += 1;
-                counts.bad_weighted += self.weights[row];
+            let is_good = said == (slo.judged == Judged::Good);
+            count_event(counts, is_good, self.weights[row]);
+            if slo.mode == Mode::Attempt && self.is_final.value(row) {
+                count_event(logical.entry(minute).or_default(), is_good, self.weights[row]);
             }
         }
         if let Some((at, counts)) = running {
@@ -471,10 +479,23 @@ impl Part {
         for (minute, counts) in &sums {
             tally.add(place, Minute(*minute), counts);
         }
+        for (minute, counts) in &logical {
+            tally.add_logical(place, Minute(*minute), counts);
+        }
         for (service, minute) in self.services.iter().zip(fed_by) {
             if let Some(minute) = minute {
                 tally.fed_by(place, service, Minute(minute));
             }
         }
+    }
+}
+
+const fn count_event(counts: &mut Counts, is_good: bool, weight: i128) {
+    if is_good {
+        counts.good += 1;
+        counts.good_weighted += weight;
+    } else {
+        counts.bad += 1;
+        counts.bad_weighted += weight;
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use toolgauge_analytics::alert::Patience;
-use toolgauge_analytics::budget::{Ratio, Target, Tier};
+use toolgauge_analytics::budget::{Ratio, Severity, Target, Tier};
 use toolgauge_analytics::calendar::{Calendar, Span};
 use toolgauge_analytics::timeslice::Slices;
 use toolgauge_analytics::window::{Minute, Window};
@@ -138,6 +138,8 @@ pub enum TierSource {
     Workbook(Ratio),
     /// An alert policy, by its name.
     Policy(String),
+    /// The annotation `toolgauge/consumption`.
+    Consumption,
 }
 
 /// A burn-rate alert of an SLO.
@@ -199,6 +201,8 @@ pub struct CostBudget {
     pub period: CostPeriod,
     /// Its periods.
     pub calendar: Calendar,
+    /// Whom its alerts call.
+    pub severity: Severity,
 }
 
 /// One SLO.
@@ -232,7 +236,7 @@ pub struct Slo {
     pub exclusions: Arc<[Span]>,
     /// Whether it is one SLO for each value of some columns.
     pub group_by: Option<GroupBy>,
-    /// What its calls may cost.
+    /// What its calls may cost, all attempts of them: a rule beside it.
     pub cost_budget: Option<CostBudget>,
     /// The word of the label `severity` of its other alerts (`TelemetryStale`): that for tickets.
     pub ticket_severity: Arc<str>,
@@ -248,7 +252,7 @@ impl Slo {
     pub fn forms(&self) -> Vec<Form> {
         let own_tiers = self.tiers.is_empty()
             || self.tiers.iter().any(|tier| {
-                matches!(tier.source, TierSource::Policy(_))
+                !matches!(tier.source, TierSource::Workbook(_))
                     || tier.patience != Patience::default()
                     || *tier.severity != *tier.tier.severity.as_str()
             });
@@ -269,6 +273,13 @@ impl Slo {
     pub fn is_excluded(&self, minute: Minute) -> bool {
         let next = self.exclusions.partition_point(|span| span.end <= minute);
         self.exclusions.get(next).is_some_and(|span| span.contains(minute))
+    }
+
+    /// The parts of a span that do not count.
+    pub fn excluded_of(&self, span: Span) -> impl Iterator<Item = Span> {
+        let first = self.exclusions.partition_point(|excluded| excluded.end <= span.start);
+        let after = self.exclusions[first..].iter().take_while(move |excluded| excluded.start < span.end);
+        after.map(move |excluded| Span { start: excluded.start.max(span.start), end: excluded.end.min(span.end) })
     }
 }
 
@@ -310,8 +321,10 @@ impl Form {
     #[must_use]
     pub const fn is_evaluated(self) -> bool {
         match self {
-            Self::Calendar | Self::Timeslices | Self::Policies | Self::Guards | Self::Exclusions => true,
-            Self::Groups | Self::CostBudget => false,
+            Self::Calendar | Self::Timeslices | Self::Policies | Self::Guards | Self::Exclusions | Self::CostBudget => {
+                true
+            }
+            Self::Groups => false,
         }
     }
 }

@@ -16,7 +16,7 @@
 use std::collections::VecDeque;
 
 use serde::Serialize;
-use toolgauge_analytics::budget::{Ratio, Severity, Target};
+use toolgauge_analytics::budget::{Measure, Ratio, Severity, Target};
 use toolgauge_analytics::sli::Counts;
 
 use super::definition::{Budgeting, BurnTier, Guards, Slo, TierSource};
@@ -61,7 +61,7 @@ pub struct TierExplained {
     pub long_window: String,
     /// The short window.
     pub short_window: String,
-    /// The least burn rate of both.
+    /// The least burn rate of both, or the part of the budget with a percent sign.
     pub factor: String,
     /// The share of bad events in both windows at which it fires.
     pub error_ratio: f64,
@@ -141,7 +141,12 @@ fn hundred(ratio: Ratio) -> Ratio {
 fn explain_tier(slo: &Slo, burn: &BurnTier, rates: &[f64]) -> TierExplained {
     let tier = &burn.tier;
     let allowed = slo.target.budget().to_f64();
-    let error_ratio = tier.factor.to_f64() * allowed;
+    // A part of the budget of the period is a burn rate while traffic is steady.
+    let burn_rate = match tier.measure {
+        Measure::BurnRate => tier.factor.to_f64(),
+        Measure::Consumption => tier.factor.to_f64() * f64::from(slo.window.minutes()) / f64::from(tier.long.minutes()),
+    };
+    let error_ratio = burn_rate * allowed;
     let (long_s, short_s) = (tier.long.seconds() as f64, tier.short.seconds() as f64);
     let (detection_s, reset_s) = match slo.budgeting {
         Budgeting::Occurrences => (error_ratio * long_s, (1.0 - error_ratio) * short_s),
@@ -170,13 +175,19 @@ fn explain_tier(slo: &Slo, burn: &BurnTier, rates: &[f64]) -> TierExplained {
         severity: burn.severity.to_string(),
         long_window: tier.long.to_string(),
         short_window: tier.short.to_string(),
-        factor: shown(tier.factor),
+        factor: match tier.measure {
+            Measure::BurnRate => shown(tier.factor),
+            Measure::Consumption => format!("{} %", shown(hundred(tier.factor))),
+        },
         error_ratio,
         source: match &burn.source {
             TierSource::Workbook(fraction) => {
                 format!("SRE workbook: {} % of the budget in {}", shown(hundred(*fraction)), tier.long)
             }
             TierSource::Policy(name) => format!("alert policy {name}"),
+            TierSource::Consumption => {
+                format!("{} % of the budget of {} in {}", shown(hundred(tier.factor)), slo.period, tier.long)
+            }
         },
         adapted: burn.adapted.clone(),
         detection_s: detection_s + pending_s as f64,

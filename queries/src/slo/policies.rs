@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use toolgauge_analytics::alert::Patience;
-use toolgauge_analytics::budget::{Ratio, Severity, Target, Tier};
+use toolgauge_analytics::budget::{Measure, Ratio, Severity, Target, Tier};
 use toolgauge_analytics::window::Window;
 
 use super::annotations::{SloAnnotations, of_alert};
@@ -168,7 +168,7 @@ impl<'a> Resolver<'a> {
             .unwrap_or_else(|| format!("{severity}-{long}", severity = severity.as_str()));
         let name = inner.burn_tier.or(own.burn_tier).unwrap_or_else(|| named.clone());
         Ok(Some(BurnTier {
-            tier: Tier { name: name.into(), severity, long, short, factor },
+            tier: Tier { name: name.into(), severity, long, short, factor, measure: Measure::BurnRate },
             severity: word,
             patience,
             source: TierSource::Policy(named),

@@ -14,7 +14,7 @@ use super::definition::{Budgeting, Judged, Mode, Period, Sli, Slo, Where, window
 use super::fault::{Fault, Faults, Place};
 use super::policies::{Part, Terms};
 use super::shape::{NAME_CHARS_MAX, join};
-use super::tiers::{SLICES_MIN, default_tiers};
+use super::tiers::{CONSUMPTION, SLICES_MIN, default_tiers};
 use super::yaml::{Node, Value};
 
 /// The type of a metric source that is a condition on `calls`.
@@ -402,13 +402,29 @@ impl<'a> Resolver<'a> {
         let budgeting = self.budgeting(object, method, objective, path, window)?;
         let target = self.target(object, objective, path)?;
         let policies = spec.get("alertPolicies").filter(|policies| !policies.items().is_empty());
-        let (tiers, left_out) = match policies {
+        let (mut tiers, left_out) = match policies {
             Some(policies) => {
                 let terms = Terms { name: &object.name, period: window, budgeting, target, annotations: &annotations };
                 (self.tiers(object, policies, &terms)?, Vec::new())
             }
             None => default_tiers(window, budgeting, target, &annotations),
         };
+        if let Some(consumption) = &annotations.consumption {
+            let is_taken = tiers.iter().any(|tier| *tier.tier.name == *CONSUMPTION);
+            let tier = consumption.tier(window, target, &annotations).and_then(|tier| {
+                let message = "a policy's tier has the name \"consumption\" already (give the policy another one)";
+                if is_taken { Err(message.to_owned()) } else { Ok(tier) }
+            });
+            match tier {
+                Ok(tier) => tiers.push(tier),
+                Err(message) => {
+                    const KEY: &str = "metadata.annotations.toolgauge/consumption";
+                    let place = metadata.and_then(|metadata| metadata.get("annotations"));
+                    let place = place.and_then(|all| all.get("toolgauge/consumption")).unwrap_or(&object.node).place;
+                    return Err(self.error(object, place, KEY, message));
+                }
+            }
+        }
         let text = |node: Option<&Node>, key| node.and_then(|node| node.text_of(key)).map(str::to_owned);
         Ok(Slo {
             service: text(Some(spec), "service").ok_or(Unfit::Faulty)?,

@@ -10,11 +10,12 @@ use toolgauge_analytics::threshold::{Figure, NANOS_PER_USD, Op, Quantile};
 use toolgauge_analytics::window::Window;
 use toolgauge_proto::table::Table;
 
-use super::definition::{Where, window_of};
-use super::fault::{Fault, Faults, Place};
+use super::definition::{self, CostPeriod, Where, window_of};
+use super::fault::{self, Fault, Faults, Place};
 use super::resolve::{Object, WHERE_BYTES_MAX};
+use super::set::CompiledSlo;
 use super::yaml::Node;
-use crate::engine::Engine;
+use crate::engine::{Engine, Error};
 use crate::rules::definition::{
     BY, BY_MAX, Calls, CostBudget, Filter, GROUPS_DEFAULT, GROUPS_MAX, Header, Heartbeat, Hit, MINUTES_MAX, Measure,
     RULES_MAX, RuleSet, Selection, SessionFigure, SilenceLimit, ThresholdRule, WINDOW_MAX,
@@ -63,6 +64,78 @@ pub(super) fn resolve(objects: &[Object], engine: &Engine) -> Rules {
     set.heartbeats.sort_by(|a, b| b.exactness().cmp(&a.exactness()).then_with(|| a.header.name.cmp(&b.header.name)));
     let Reader { mut faults, order, .. } = reader;
     Rules { set, faults: order.iter().filter_map(|file| faults.remove(file)).flat_map(Faults::finish).collect() }
+}
+
+/// Adds the budgets of money that SLOs have beside their own: on the events of their total, all attempts of them.
+pub(super) fn add_budgets(slos: &[CompiledSlo], engine: &Engine, rules: &mut Rules) {
+    for slo in slos {
+        let Some(budget) = &slo.slo.cost_budget else { continue };
+        let service = Some(&slo.slo.service);
+        let is_same =
+            |known: &&Arc<CostBudget>| known.header.name == slo.slo.name && known.header.service.as_ref() == service;
+        let message = match rules.set.budgets.iter().find(is_same) {
+            Some(known) => format!(
+                "the CostBudget \"{}\" of this service is already in {}:{} (give one of them another name)",
+                slo.slo.name, known.header.file, known.header.place.line
+            ),
+            None if rules.set.len() >= RULES_MAX => format!("there are more than {RULES_MAX} rules (keep fewer)"),
+            None => match budget_of(slo, budget, engine) {
+                Ok(budget) => {
+                    rules.set.budgets.push(Arc::new(budget));
+                    continue;
+                }
+                Err(error) => format!("the condition of `total` cannot be used for a budget of money: {error}"),
+            },
+        };
+        rules.faults.push(Fault {
+            severity: fault::Severity::Error,
+            file: slo.slo.file.to_string(),
+            place: slo.slo.place,
+            key: "metadata.annotations.toolgauge/cost-budget".to_owned(),
+            message,
+        });
+    }
+    rules.set.budgets.sort_by(|a, b| (&a.header.name, &a.header.service).cmp(&(&b.header.name, &b.header.service)));
+}
+
+fn budget_of(slo: &CompiledSlo, budget: &definition::CostBudget, engine: &Engine) -> Result<CostBudget, Error> {
+    let CompiledSlo { slo, sli } = slo;
+    let mut text = slo.sli.total.clone();
+    let condition = match slo.sli.layer {
+        None => sli.total().clone(),
+        Some(layer) => {
+            // It may end in a comment.
+            text.text = format!("({}\n) AND layer = '{layer}'", text.text);
+            engine.condition(&text.text, &Table::Calls.schema())?
+        }
+    };
+    // What agents say of themselves does not add to the calls that they are made of.
+    let calls = if sli.fixed_value("kind") == Some("agent") { Calls::Agent } else { Calls::All };
+    Ok(CostBudget {
+        header: Header {
+            name: slo.name.clone(),
+            description: slo.description.clone().or_else(|| slo.display_name.clone()),
+            service: Some(slo.service.clone()),
+            severity: budget.severity,
+            patience: Patience::default(),
+            file: Arc::clone(&slo.file),
+            place: slo.place,
+        },
+        amount: budget.nano_usd.unsigned_abs(),
+        calendar: budget.calendar,
+        period: match budget.period {
+            CostPeriod::Day => "day",
+            CostPeriod::Month => "month",
+        },
+        selection: Selection {
+            calls,
+            final_only: false,
+            filter: Some(Filter { text, condition }),
+            by: Vec::new(),
+            groups_max: 1,
+            hit: Hit::Nothing,
+        },
+    })
 }
 
 struct Reader<'a> {

@@ -58,6 +58,8 @@ pub struct SloSet {
     pub faults: Vec<Fault>,
     /// Files with an error, of which the last good version is in force, if there was one.
     pub broken_files: usize,
+    /// Whether nothing is in force of some of them, or a folder could not be read: what is missing may be there again when that is put right.
+    pub is_partial: bool,
     /// Files that were found.
     pub files: usize,
 }
@@ -176,7 +178,8 @@ impl Sources {
             let objects: Vec<Object> = chosen.flat_map(|version| version.iter().cloned()).collect();
             let mut resolved = resolve(&objects);
             let slos = compile(std::mem::take(&mut resolved.slos), engine, &mut self.compiled, &mut resolved.faults);
-            let rules = rules::resolve(&objects, engine);
+            let mut rules = rules::resolve(&objects, engine);
+            rules::add_budgets(&slos, engine, &mut rules);
             resolved.faults.extend(rules.faults);
             for fault in &resolved.faults {
                 if let Some((name, _)) = candidates.get_key_value(fault.file.as_str()) {
@@ -215,6 +218,9 @@ impl Sources {
                 .map(|(name, versions)| (Arc::clone(name), versions.last().map(|version| (*version).clone())))
                 .collect();
             drop(candidates);
+            let is_broken = |name: &Arc<str>| faults.get(name).is_some_and(|faults| faults.iter().any(is_error));
+            let is_partial = !self.folder_faults.is_empty()
+                || chosen.iter().any(|(name, version)| version.is_none() && is_broken(name));
             for (name, version) in chosen {
                 if let Some(file) = self.files.get_mut(&name) {
                     file.in_force = version;
@@ -225,7 +231,8 @@ impl Sources {
             all.extend(faults.into_values().flatten());
             return SloSet {
                 slos,
-                rules: Arc::new(rules.set),
+                rules: Arc::new(RuleSet { is_partial, ..rules.set }),
+                is_partial,
                 not_evaluated: resolved.not_evaluated,
                 faults: all,
                 broken_files: broken_files + self.folder_faults.len(),

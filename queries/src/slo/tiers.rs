@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use toolgauge_analytics::alert::Patience;
-use toolgauge_analytics::budget::{Ratio, Severity, Target, Tier, WORKBOOK, factor};
+use toolgauge_analytics::budget::{Measure, Ratio, Severity, Target, Tier, WORKBOOK, factor};
 use toolgauge_analytics::window::Window;
 use toolgauge_proto::time::MINUTE_MICROS;
 
@@ -70,7 +70,7 @@ pub(super) fn default_tiers(
         }
         tiers.push(BurnTier {
             severity: annotations.severities.word(severity),
-            tier: Tier { name: name.into(), severity, long, short, factor },
+            tier: Tier { name: name.into(), severity, long, short, factor, measure: Measure::BurnRate },
             patience: Patience {
                 pending_us: micros(annotations.alert_after),
                 keep_firing_us: micros(annotations.keep_firing),
@@ -81,6 +81,68 @@ pub(super) fn default_tiers(
         });
     }
     (tiers, left_out)
+}
+
+/// The name of the tier of a [`Consumption`].
+pub(super) const CONSUMPTION: &str = "consumption";
+
+/// A part of the budget, and the time in which it may not be spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Consumption {
+    pub(super) part: Ratio,
+    pub(super) window: Window,
+}
+
+impl Consumption {
+    /// Its tier, or why it makes no sense for this period and target.
+    pub(super) fn tier(
+        &self,
+        period: Window,
+        target: Target,
+        annotations: &SloAnnotations,
+    ) -> Result<BurnTier, String> {
+        let Self { part, window } = *self;
+        let percent = |ratio: Ratio| format!("{} %", shown(Ratio::percent(10_000).times(ratio).unwrap_or(ratio)));
+        if window > period {
+            return Err(format!("its window of {window} is longer than the period of {period} (write at most that)"));
+        }
+        let even = Ratio::new(window.minutes().into(), period.minutes().into()).unwrap_or(Ratio::ONE);
+        if part < even {
+            return Err(format!(
+                "{} of the budget in {window} is reached while the objective is met: {window} / {period} = {} is what it takes \
+                 then (write at least that)",
+                percent(part),
+                percent(even)
+            ));
+        }
+        let most = Ratio::ONE.over(target.budget()).unwrap_or(Ratio::ONE);
+        if part > most {
+            return Err(format!(
+                "{} of the budget can never be spent: if everything fails it is 1 / (1 - {target}) = {} (write less than that)",
+                percent(part),
+                percent(most)
+            ));
+        }
+        let severity = Severity::Ticket;
+        Ok(BurnTier {
+            severity: annotations.severities.word(severity),
+            tier: Tier {
+                name: CONSUMPTION.into(),
+                severity,
+                long: window,
+                short: window,
+                factor: part,
+                measure: Measure::Consumption,
+            },
+            patience: Patience {
+                pending_us: micros(annotations.alert_after),
+                keep_firing_us: micros(annotations.keep_firing),
+            },
+            source: TierSource::Consumption,
+            adapted: None,
+            targets: Vec::new(),
+        })
+    }
 }
 
 /// A length of time in microseconds.

@@ -9,6 +9,7 @@ mod latency;
 mod report;
 mod rule_files;
 mod slo_counts;
+mod slo_figures;
 mod slo_files;
 mod slo_restarts;
 mod slo_weights;

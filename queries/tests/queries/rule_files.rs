@@ -219,3 +219,60 @@ fn the_examples_of_the_documentation_are_taken() {
     assert_eq!(faults, [""; 0]);
     assert_eq!((examples.len(), set.rules.len()), (3, 3));
 }
+
+/// An SLO whose calls may cost 25 USD a day in Berlin.
+const SLO_WITH_BUDGET: &str = "apiVersion: openslo/v1
+kind: SLO
+metadata:
+  name: daily
+  annotations: {toolgauge/cost-budget: '25.5 USD/day Europe/Berlin', toolgauge/severity: page}
+spec:
+  service: shop
+  description: What the shop's agents may cost.
+  indicator:
+    spec:
+      ratioMetric:
+        good: {metricSource: {type: toolgauge, spec: {where: outcome = 'ok'}}}
+        total: {metricSource: {type: toolgauge, spec: {where: team = 'shop' -- ours}}}
+  timeWindow: [{duration: 30d, isRolling: true}]
+  budgetingMethod: Occurrences
+  objectives: [{target: 0.99}]
+";
+
+#[test]
+fn an_slo_can_have_a_budget_of_money_beside_its_own() {
+    let (set, faults) = read(&format!("{SLO_WITH_BUDGET}---\n{BUDGET}"));
+    assert_eq!(faults, [""; 0]);
+    assert_eq!(set.slos.len(), 1);
+    // One of the same name that belongs to no service is another one.
+    let [own, of_slo] = &set.rules.budgets[..] else { panic!("{:?}", set.rules.budgets) };
+    assert_eq!((own.header.service.as_deref(), own.amount), (None, 500_000_000_000));
+    let header = &of_slo.header;
+    assert_eq!(
+        (header.name.as_str(), header.service.as_deref(), header.severity.as_str()),
+        ("daily", Some("shop"), "page")
+    );
+    assert_eq!(header.description.as_deref(), Some("What the shop's agents may cost."));
+    assert_eq!((of_slo.amount, of_slo.period), (25_500_000_000, "day"));
+    assert_eq!(of_slo.calendar.zone().name(), "Europe/Berlin");
+    let selection = &of_slo.selection;
+    assert_eq!((selection.calls.as_str(), selection.final_only, selection.by.len()), ("all", false, 0));
+    let filter = selection.filter.as_ref().unwrap();
+    assert_eq!(filter.condition.fixed(), [("team".to_owned(), "shop".to_owned())]);
+
+    // Of a layer only that layer's, of agents their own.
+    let layer = SLO_WITH_BUDGET.replace("toolgauge/severity: page", "toolgauge/layer: server, toolgauge/mode: attempt");
+    let (set, faults) = read(&layer.replace("team = 'shop'", "kind = 'agent'"));
+    assert_eq!(faults, [""; 0]);
+    let budget = &set.rules.budgets[0];
+    assert_eq!((budget.header.severity.as_str(), budget.selection.calls.as_str()), ("ticket", "agent"));
+    let fixed = budget.selection.filter.as_ref().unwrap().condition.fixed();
+    assert!(fixed.contains(&("layer".to_owned(), "server".to_owned())) && fixed.len() == 2, "{fixed:?}");
+
+    let same = BUDGET.replace("  amount", "  service: shop\n  amount");
+    let (set, faults) = read(&format!("{SLO_WITH_BUDGET}---\n{same}"));
+    assert_eq!((set.slos.len(), set.rules.len()), (0, 0));
+    let expected = "a.yaml:1:1: error: `metadata.annotations.toolgauge/cost-budget`: the CostBudget \"daily\" of this service is \
+                    already in a.yaml:18 (give one of them another name)";
+    assert_eq!(faults, [expected]);
+}

@@ -166,7 +166,7 @@ fn faults_say_file_line_key_and_what_to_write() {
         (
             "metadata:",
             "metadata:\n  annotations: {toolgauge/mod: attempt}",
-            "known annotations: toolgauge/alert-after, toolgauge/cost-budget",
+            "known annotations: toolgauge/alert-after, toolgauge/consumption, toolgauge/cost-budget",
         ),
         (
             "service: shop",

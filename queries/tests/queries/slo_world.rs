@@ -441,7 +441,7 @@ impl Manager {
 /// An evaluator over a world, which can be ended and started again.
 pub(crate) struct Running {
     pub(crate) world: Arc<World>,
-    _folder: TempDir,
+    folder: TempDir,
     pub(crate) manager: Manager,
     pub(crate) sql: Sql,
     settings: EvaluateSettings,
@@ -467,7 +467,7 @@ impl Running {
         let manager = Manager::start().await;
         let evaluator = Self::evaluator(&world, &sql, &settings, &manager).await;
         let (proofs, mismatches) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { world, _folder: folder, manager, sql, settings, evaluator, proofs, mismatches }
+        Self { world, folder, manager, sql, settings, evaluator, proofs, mismatches }
     }
 
     async fn evaluator(
@@ -492,6 +492,11 @@ impl Running {
         self.world.revive();
         change(&self.world);
         self.evaluator = Self::evaluator(&self.world, &self.sql, &self.settings, &self.manager).await;
+    }
+
+    /// Writes other documents; the evaluator takes them soon, or when it starts again.
+    pub(crate) fn write(&self, slos: &str) {
+        std::fs::write(self.folder.path().join("slos.yaml"), slos).unwrap();
     }
 
     pub(crate) async fn end(&self) {

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use toolgauge_analytics::calendar::Span;
 use toolgauge_analytics::sli::Counts;
-use toolgauge_analytics::window::{Minute, Window};
-use toolgauge_queries::slo::backtest::{Backtest, replay};
+use toolgauge_analytics::window::Minute;
+use toolgauge_queries::slo::backtest::{Backtest, reach, replay};
 use toolgauge_queries::slo::definition::window_of;
 use toolgauge_queries::slo::set::CompiledSlo;
 
@@ -37,8 +37,7 @@ pub(super) fn run(
     let mut found = Vec::new();
     for slo in &slos {
         // Windows reach back to before the span.
-        let longest = slo.slo.tiers.iter().map(|tier| tier.tier.long).max().unwrap_or(Window::M5);
-        let reach = Span { start: Minute(span.start.0 - 2 * i64::from(longest.minutes())), end: span.end };
+        let reach = Span { start: Minute(span.start.0 - 2 * i64::from(reach(&slo.slo).minutes())), end: span.end };
         for (values, minutes) in bounded(slo, asked.minutes(slo, reach)?) {
             found.push(replay(&slo.slo, values, &minutes, span));
         }

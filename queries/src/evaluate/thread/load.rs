@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
+use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{col, lit};
 use toolgauge_analytics::window::{Minute, Window};
 use toolgauge_proto::id::WalPosition;
@@ -14,7 +15,7 @@ use toolgauge_proto::table::Table;
 use super::prove::Proof;
 use super::{LOOK, Thread};
 use crate::engine::Error;
-use crate::evaluate::alerts::Restored;
+use crate::evaluate::alerts::{RESTORED, Restored};
 use crate::evaluate::append::{Appender, Context};
 use crate::evaluate::history::{self, Revision};
 use crate::evaluate::round::Alerts;
@@ -121,7 +122,7 @@ impl Thread {
 
     fn load_telemetry(&mut self, view: &View) -> Result<(), Error> {
         let since = REMEMBERED.at(Minute::of(self.time)).start().start();
-        let since = datafusion::common::ScalarValue::TimestampMicrosecond(Some(since.0), Some("UTC".into()));
+        let since = ScalarValue::TimestampMicrosecond(Some(since.0), Some("UTC".into()));
         let arrivals = Arc::clone(&view.table(Table::Arrivals).committed);
         let condition = Some(col("minute").gt_eq(lit(since)));
         let (engine, found) = (Arc::clone(&self.engine), &mut self.arrivals);
@@ -131,12 +132,10 @@ impl Thread {
     }
 
     fn load_alerts(&mut self, view: &View) -> Result<(), Error> {
-        const COLUMNS: [&str; 9] =
-            ["time", "source", "state", "starts_at", "ends_at", "position", "fingerprint", "labels", "annotations"];
         let alerts = Arc::clone(&view.table(Table::Alerts).committed);
         let mut restored = Restored::default();
         let engine = Arc::clone(&self.engine);
-        engine.block_on(history::scan(&engine, alerts, &COLUMNS, None, |batch| restored.add(batch)))?;
+        engine.block_on(history::scan(&engine, alerts, &RESTORED, None, |batch| restored.add(batch)))?;
         self.alerts = restored.finish();
         Ok(())
     }
@@ -221,7 +220,24 @@ impl Thread {
             fed_by.iter().for_each(|(service, minute)| watched.fed(service, *minute));
             watched.past = Past::Known;
         }
+        self.load_logical(view, &places)?;
         self.load_services(view, &places)
+    }
+
+    /// Counts the logical calls of SLOs of attempts: they are not in `slo_1m`, and needed for hours only.
+    fn load_logical(&mut self, view: &View, places: &[usize]) -> Result<(), Error> {
+        let since = |place: &usize| self.watched[*place].logical_since();
+        let places: Vec<usize> = places.iter().copied().filter(|place| since(place).is_some()).collect();
+        let Some(first) = places.iter().filter_map(since).min() else { return Ok(()) };
+        let slis: Vec<Arc<CompiledSli>> =
+            places.iter().map(|place| Arc::clone(&self.watched[*place].slo.sli)).collect();
+        let date = col("date").gt_eq(lit(ScalarValue::Date32(Some(first.start().date32()))));
+        let calls = Arc::clone(&view.table(Table::Calls).committed);
+        let found = self.engine.block_on(history::count(&self.engine, calls, &slis, Some(date)))?;
+        for (place, counts) in places.iter().zip(found.logical) {
+            counts.iter().for_each(|(minute, counts)| self.watched[*place].add_logical(*minute, counts));
+        }
+        Ok(())
     }
 
     /// Which services fed SLOs before the cursor: within the longest window that asks whether one of them still sends.
@@ -297,10 +313,12 @@ impl Thread {
         }
         match result {
             Ok(tally) => {
-                for (revision, (counts, fed_by)) in revisions.iter().zip(tally.counts.into_iter().zip(tally.fed_by)) {
+                let found = tally.counts.into_iter().zip(tally.logical).zip(tally.fed_by);
+                for (revision, ((counts, logical), fed_by)) in revisions.iter().zip(found) {
                     let Some(place) = places.get(revision) else { continue };
                     let watched = &mut self.watched[*place];
                     counts.iter().for_each(|(minute, counts)| watched.add(*minute, counts));
+                    logical.iter().for_each(|(minute, counts)| watched.add_logical(*minute, counts));
                     fed_by.iter().for_each(|(service, minute)| watched.fed(service, *minute));
                     // So that it is known to be counted even if there was nothing.
                     watched.pending.entry(Minute::of(self.time)).or_default();

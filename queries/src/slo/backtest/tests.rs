@@ -49,6 +49,36 @@ fn an_outage_fires_the_tiers_that_it_burns() {
     assert!((test.episodes[0].peak_burn_rate - 100.0 / 0.61).abs() < 1e-6);
 }
 
+/// A call every minute at 99 %: of 30 days 432 may fail, a quarter are 108. A day of 5 % failures spends 72, another 36 until noon; it ends when so
+/// many have left the week that fewer than 108 are in it.
+#[test]
+fn a_quarter_of_the_budget_in_a_week_is_told_when_it_is_spent() {
+    let consumption = ("ANNOTATIONS", "toolgauge/consumption: '25 %/7d'");
+    let target = ("OBJECTIVES", "{target: 0.99}");
+    let minutes: BTreeMap<Minute, Counts> = (0..60 * DAY)
+        .map(|minute| {
+            (
+                Minute(minute),
+                if (40 * DAY..42 * DAY).contains(&minute) && minute % 20 == 0 { counts(0, 1) } else { counts(1, 0) },
+            )
+        })
+        .collect();
+    let slo = slo(&[consumption, target]);
+    let span = Span { start: Minute(39 * DAY), end: Minute(60 * DAY) };
+    let of_it =
+        |test: &Backtest| shown(test).into_iter().filter(|text| text.starts_with("consumption")).collect::<Vec<_>>();
+    let found = of_it(&replay(&slo, BTreeMap::new(), &minutes, span));
+    // By hand: the windows are of 30 days and of a week, each with the running minute.
+    let bad =
+        |from: i64, to: i64| (from..=to).filter(|m| (40 * DAY..42 * DAY).contains(m) && m % 20 == 0).count() as i64;
+    let holds = |m: &i64| bad(m - 7 * DAY, *m) * 100 * 4 >= 30 * DAY + 1;
+    let begin = (39 * DAY..60 * DAY).find(holds).unwrap();
+    let end = (begin..60 * DAY).find(|m| !holds(m)).unwrap();
+    let in_window = bad(begin - 7 * DAY, begin);
+    assert_eq!(found, [format!("consumption {} {} {in_window}/{}", begin + 1, end + 1, 7 * DAY + 1)]);
+    assert!(begin > 41 * DAY && end > 47 * DAY, "{found:?}");
+}
+
 #[test]
 fn guards_and_exclusions_hold_alerts_back_and_are_counted() {
     // A call every six minutes at 99.9 %: one failure burns 100 times too fast.

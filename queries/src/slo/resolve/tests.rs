@@ -1,11 +1,11 @@
 //! What documents come to, also in forms that the evaluation may not have yet.
 
-use toolgauge_analytics::budget::Severity as Calls;
+use toolgauge_analytics::budget::{Measure, Severity as Calls};
 use toolgauge_analytics::calendar::Span;
 use toolgauge_analytics::window::Minute;
 
 use super::*;
-use crate::slo::definition::{BurnTier, TierSource};
+use crate::slo::definition::{BurnTier, Form, TierSource};
 use crate::slo::fault::Severity;
 use crate::slo::{shape, yaml};
 
@@ -411,6 +411,26 @@ fn objectives_with_indicators_are_slos_of_their_own() {
 }
 
 #[test]
+fn a_part_of_the_budget_in_a_time_is_a_tier_of_its_own() {
+    let found = slo(&[("ANNOTATIONS", "toolgauge/consumption: '25 %/7d', toolgauge/severities: 'ticket=warning'")]);
+    let tier = found.tiers.last().unwrap();
+    assert_eq!(shown(&found.tiers)[4], "consumption warning 7d/7d 0.25");
+    assert_eq!((tier.tier.measure, tier.tier.factor), (Measure::Consumption, Ratio::percent(25)));
+    assert_eq!((tier.tier.severity, &tier.source), (Calls::Ticket, &TierSource::Consumption));
+    assert!(found.forms().contains(&Form::Policies));
+    // 7 / 30 of the budget are 23.333 %: a service that meets its objective spends that.
+    let error = refused(&[("ANNOTATIONS", "toolgauge/consumption: '23.3 %/7d'")]);
+    assert!(
+        error.contains("23.3 % of the budget in 7d is reached while the objective is met: 7d / 30d = 23.333 %"),
+        "{error}"
+    );
+    let error = refused(&[("ANNOTATIONS", "toolgauge/consumption: '100001 %/7d'")]);
+    assert!(error.contains("if everything fails it is 1 / (1 - 0.999) = 100000 %"), "{error}");
+    let error = refused(&[("ANNOTATIONS", "toolgauge/consumption: '110 %/31d'")]);
+    assert!(error.contains("its window of 31d is longer than the period of 30d"), "{error}");
+}
+
+#[test]
 fn annotations_say_what_openslo_cannot() {
     let found = slo(&[(
         "ANNOTATIONS",
@@ -434,8 +454,13 @@ fn annotations_say_what_openslo_cannot() {
         ("toolgauge/exclusions: tonight", "write intervals such as"),
         ("toolgauge/cost-budget: 5", "write an amount"),
         ("toolgauge/keep-firing: 31d", "write a duration up to 30d"),
+        ("toolgauge/consumption: 25/7d", "write a part of the budget and a time, like 25 %/7d"),
+        ("toolgauge/consumption: '0 %/7d'", "write a part of the budget"),
         ("toolgauge/layer: inner", "write one of: agent, client, server"),
-        ("toolgauge/groupBy: tool", "known annotations: toolgauge/alert-after, toolgauge/cost-budget"),
+        (
+            "toolgauge/groupBy: tool",
+            "known annotations: toolgauge/alert-after, toolgauge/consumption, toolgauge/cost-budget",
+        ),
     ] {
         let error = refused(&[("ANNOTATIONS", annotation)]);
         assert!(
