@@ -161,6 +161,7 @@ pub async fn run(
     data: Option<PathBuf>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), DemoError> {
+    let began = Instant::now();
     let folder = Folder::new(data)?;
     config.data = folder.path();
     let objective = slo::write(&config.data).map_err(DemoError::Folder)?;
@@ -173,6 +174,7 @@ pub async fn run(
         sender: Sender::new(&format!("http://{}", server.otlp_grpc), Protocol::Grpc, Compression::None, &[])?,
         screen: Screen::new(),
         clock: &SystemClock,
+        began,
     };
     let shown = tokio::select! {
         // Dropped where it stands: what it sent is answered or not, as with any client that ends.
@@ -197,11 +199,11 @@ struct Demo<'a> {
     sender: Sender,
     screen: Screen,
     clock: &'static SystemClock,
+    began: Instant,
 }
 
 impl Demo<'_> {
     async fn show(self, server: &Server, config: &Config) -> Result<(), DemoError> {
-        let began = Instant::now();
         let Options { seed, days, calls, .. } = *self.options;
         self.screen.say(&format!(
             "OTLP/gRPC  {}\nOTLP/HTTP  http://{}\nHTTP API   http://{}\ndata       {}\n",
@@ -220,17 +222,23 @@ impl Demo<'_> {
         let (traffic, ledger) = history::send(&plan, &self.sender, Arc::clone(&bar)).await?;
         bar.finish();
         self.api.until_visible().await?;
-        let seconds = began.elapsed().as_secs_f64();
+        let seconds = self.began.elapsed().as_secs_f64();
         let counted = screen::grouped(ledger.counted());
         self.screen.say(&format!("{counted} calls are durable and counted after {seconds:.1} s."))?;
         self.check(&ledger).await?;
         self.screen.say(&queries(&self.api.url))?;
         if self.options.no_live {
             let all = self.api.tools(&format!("-{}d", days + 1)).await?;
-            return Ok(self.screen.say(&screen::tools(&all))?);
+            self.screen.say(&screen::tools(&all))?;
+            return self.first_screen();
         }
         let live = Live::new(traffic, ledger, self.sender.clone(), now_ns(self.clock));
         self.live(live).await
+    }
+
+    /// Says how long it took until there was something to see.
+    fn first_screen(&self) -> Result<(), DemoError> {
+        Ok(self.screen.say(&format!("First screen after {:.1} s.", self.began.elapsed().as_secs_f64()))?)
     }
 
     async fn check(&self, ledger: &Ledger) -> Result<(), DemoError> {
@@ -273,12 +281,16 @@ impl Demo<'_> {
                     .say(&format!("{tool} has healed; the alert goes on until its short window has forgotten."))?;
             }
             if refreshed.is_none_or(|at| at.elapsed() >= REFRESH) {
-                refreshed = Some(Instant::now());
                 let (tools, objective) = (self.api.tools(SHOWN).await?, Objective::ask(&self.api).await?);
                 if let Some(objective) = &objective {
                     act = self.follow(act, objective)?;
                 }
+                let is_first = refreshed.is_none();
+                refreshed = Some(Instant::now());
                 self.draw(&tools, objective.as_ref(), act)?;
+                if is_first {
+                    self.first_screen()?;
+                }
             }
             if self.options.exit && matches!(act, Act::Resolved) {
                 break;

@@ -227,9 +227,9 @@ async fn worker(
             }
             Err(refused) => {
                 done.refused.entry(refused.code).or_insert((0, refused.message)).0 += 1;
-                // Nobody is there: do not spin.
+                // Nobody is there: do not spin. A server may ask for more than is left of the load.
                 if let (true, Some(delay)) = (done.exports == 0, refused.again) {
-                    tokio::time::sleep(delay).await;
+                    tokio::time::sleep(delay.min(options.duration.saturating_sub(began.elapsed()))).await;
                 }
             }
         }

@@ -120,6 +120,13 @@ impl Sandbox {
         Raw::connect(self.otlp).await
     }
 
+    /// A whole number of `/metrics`, by name and labels as they stand there.
+    pub(crate) async fn metric(&self, series: &str) -> u64 {
+        let text = self.api.get("/metrics").await.text;
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{series} is not in {text}"))
+    }
+
     /// Lets every row settle, and waits until it is in the lake. Time in the log goes on with what is received, so something is
     /// sent.
     pub(crate) async fn until_committed(&self) {
