@@ -1,6 +1,7 @@
 //! Bad input at every door: each has its exact answer, and nothing else is lost.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -11,9 +12,10 @@ use prost::Message as _;
 use serde_json::{Value, json};
 use tonic::Code;
 use tonic_types::StatusExt as _;
+use toolgauge::config::{Bytes, Names, Time};
 
 use crate::process::{Process, program, run, serve_arguments};
-use crate::sandbox::{METRICS, Raw, RawAnswer, Sandbox, TRACES, framed, now_ns};
+use crate::sandbox::{Api, METRICS, Raw, RawAnswer, Sandbox, TRACES, framed, now_ns};
 use crate::traffic::{request, tool_span};
 
 const YEAR_NS: u64 = 365 * 86_400 * 1_000_000_000;
@@ -248,24 +250,151 @@ async fn hostile_sql_is_refused_as_a_problem_document_and_the_next_statement_is_
     door.sandbox.stop().await;
 }
 
+/// Scenario: joins that would go on for hours, some of which keep next to nothing in memory and some of which keep all that they have
+/// seen. Guarantees: the ones end at the time limit with 504, the others at the memory limit with 422; the next statement is answered.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endless_statement_is_stopped_at_its_time_limit() {
+async fn endless_joins_end_at_the_limit_that_they_meet() {
     let sandbox = Sandbox::start_with(|config| {
-        config.queries.timeout = toolgauge::config::Time(std::time::Duration::from_secs(1));
+        config.queries.timeout = Time(Duration::from_secs(5));
+        config.queries.memory = Bytes(32 << 20);
     })
     .await;
-    let answer = sandbox
-        .api
-        .ask("SELECT count(*) FROM range(0, 10000000) a, range(0, 10000000) b WHERE a.value <> b.value")
-        .await;
-    let problem = answer.problem();
-    assert!(
-        matches!((answer.status, problem.problem_type.as_str()), (504, "timeout") | (422, "out_of_memory")),
-        "{}",
-        answer.text
-    );
-    assert_eq!(sandbox.api.number("SELECT 1").await, 1);
+    for (statement, status, kind, says) in [
+        (
+            "SELECT count(*) FROM range(0, 1000000) a CROSS JOIN range(0, 1000000) b WHERE (a.value + b.value) % 7 = 3",
+            504,
+            "timeout",
+            "the statement was stopped after 5s; narrow its time range or join fewer rows",
+        ),
+        (
+            "SELECT count(*) FROM range(0, 1000000000) a JOIN range(0, 1000000000) b ON a.value = b.value",
+            422,
+            "out_of_memory",
+            "the statement needs more memory than it may use; narrow its time range or group by less (",
+        ),
+        (
+            "SELECT array_agg(a.value + b.value) FROM range(0, 100000) a CROSS JOIN range(0, 100000) b",
+            422,
+            "out_of_memory",
+            "the statement needs more memory than it may use; narrow its time range or group by less (",
+        ),
+    ] {
+        let answer = sandbox.api.ask(statement).await;
+        let problem = answer.problem();
+        assert_eq!((answer.status, problem.problem_type.as_str()), (status, kind), "{statement}: {}", answer.text);
+        assert!(problem.detail.starts_with(says), "{statement}: {}", answer.text);
+        assert_eq!(sandbox.api.number("SELECT 1").await, 1);
+    }
     sandbox.stop().await;
+}
+
+/// Scenario: attributes of every kind that OTLP has, where a call's values are looked for and where they are not. Guarantees: the call is
+/// kept, sizes and names are those of what was sent, and what cannot be a value of its column is counted and left out.
+#[tokio::test(flavor = "multi_thread")]
+async fn attributes_may_be_empty_bytes_mixed_lists_and_maps() {
+    use opentelemetry_proto::tonic::common::v1::any_value::Value as Kind;
+    use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, KeyValueList};
+    let sandbox = Sandbox::start_with(|config| {
+        config.recognise.keep_attributes_of_successes =
+            Names(["my.text", "my.bytes", "my.list", "my.map", "my.empty"].map(str::to_owned).to_vec());
+    })
+    .await;
+    let value = |kind| AnyValue { value: Some(kind) };
+    let pair = |key: &str, value| KeyValue { key: key.to_owned(), value, ..KeyValue::default() };
+    let string = |text: &str| value(Kind::StringValue(text.to_owned()));
+    let map = |pairs| value(Kind::KvlistValue(KeyValueList { values: pairs }));
+    let list = |values| value(Kind::ArrayValue(ArrayValue { values }));
+    let mixed = list(vec![
+        string("a"),
+        value(Kind::IntValue(-1)),
+        value(Kind::BoolValue(true)),
+        value(Kind::DoubleValue(0.5)),
+        value(Kind::BytesValue(vec![0, 255])),
+        AnyValue { value: None },
+        list(vec![]),
+        map(vec![pair("deep", None)]),
+    ]);
+    let mut span = tool_span("kinds", 1, 0, now_ns(), 1_000);
+    span.attributes.extend([
+        pair(
+            "gen_ai.tool.call.arguments",
+            Some(map(vec![pair("query", Some(string("x"))), pair("limit", Some(value(Kind::IntValue(10))))])),
+        ),
+        pair("gen_ai.tool.call.result", Some(value(Kind::BytesValue(vec![0, 1, 254, 255, 7])))),
+        pair("gen_ai.conversation.id", Some(AnyValue { value: None })),
+        pair("gen_ai.agent.name", None),
+        pair("user.id", Some(mixed.clone())),
+        pair("my.text", Some(string("kept"))),
+        pair("my.bytes", Some(value(Kind::BytesValue(b"bytes".to_vec())))),
+        pair("my.list", Some(mixed.clone())),
+        pair("my.map", Some(map(vec![pair("a", Some(mixed))]))),
+        pair("my.empty", Some(AnyValue { value: None })),
+        pair("", Some(string("no key"))),
+        pair("not.looked.at", Some(list(vec![map(vec![]), string("")]))),
+    ]);
+    sandbox.client().await.export(TRACES, &request("shop", vec![span]).encode_to_vec()).await;
+    sandbox.api.until_visible().await;
+    let row = "SELECT argument_keys, input_bytes, output_bytes, session_id, agent_name, attributes FROM tool_calls \
+        WHERE tool_name = 'kinds'";
+    let arguments = r#"{"limit":10,"query":"x"}"#;
+    let expected = [
+        json!("limit,query"),
+        json!(arguments.len()),
+        json!(5),
+        json!(null),
+        json!(null),
+        json!(r#"{"my.text":"kept"}"#),
+    ];
+    assert_eq!(sandbox.api.row(row).await, expected);
+    // The user is no text.
+    assert_eq!(sandbox.metric("toolgauge_unreadable_total").await, 1);
+    assert_eq!(sandbox.api.number("SELECT count(*) FROM quarantine").await, 0);
+    sandbox.stop().await;
+}
+
+/// Scenario: faults that quote what was sent, which is megabytes. Guarantees: no answer of any door, headers included, comes near the
+/// 4 MiB that OTLP allows an answer: a kilobyte or so is enough to say what is wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_small_however_large_the_fault() {
+    const ANSWER_BYTES: usize = 4 << 10;
+    let mut door = Door::open().await;
+    let long = "x".repeat(2 << 20);
+    let broken =
+        [request(&long, vec![tool_span(&long, 1, 0, now_ns(), 1)]).encode_to_vec(), vec![0x0b; 1 << 20]].concat();
+    let answer = door.refused(TRACES, None, framed(0, &broken)).await;
+    assert_eq!(answer.status.code(), Code::InvalidArgument);
+    assert!(answer.message.is_empty() && answer.status.message().len() + answer.status.details().len() < ANSWER_BYTES);
+    let gauge = Gauge { data_points: vec![NumberDataPoint::default(); 100_000] };
+    let metric = Metric { name: long.clone(), data: Some(metric::Data::Gauge(gauge)), ..Metric::default() };
+    let scope_metrics = vec![ScopeMetrics { metrics: vec![metric], ..ScopeMetrics::default() }];
+    let resource_metrics = vec![ResourceMetrics { scope_metrics, ..ResourceMetrics::default() }];
+    let answer = door
+        .client
+        .call(METRICS, None, framed(0, &ExportMetricsServiceRequest { resource_metrics }.encode_to_vec()))
+        .await;
+    assert!((1..ANSWER_BYTES).contains(&answer.message.len()), "{}", answer.message.len());
+
+    let http = Api::new(door.sandbox.otlp_http);
+    for body in [
+        format!(r#"{{"resourceSpans":"{long}"}}"#),
+        format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{"traceId":"{long}"}}]}}]}}]}}"#),
+        long.clone(),
+    ] {
+        let answer = http.post("/v1/traces", &body).await;
+        assert_eq!((answer.status, answer.content_type.as_str()), (400, "application/json"));
+        assert!((1..ANSWER_BYTES).contains(&answer.text.len()), "{}", answer.text.len());
+    }
+    door.still_counts().await;
+    door.sandbox.stop().await;
+}
+
+#[test]
+fn the_doors_are_by_default_where_sdks_look_for_them() {
+    let config = toolgauge::config::Config::default();
+    assert_eq!(
+        (config.otlp_grpc.to_string(), config.otlp_http.to_string()),
+        ("127.0.0.1:4317".into(), "127.0.0.1:4318".into())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,13 +5,15 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use prost::Message as _;
 use serde_json::{Value, json};
 use toolgauge::config::Time;
 use toolgauge_proto::api::ToolReport;
 use toolgauge_proto::table::Table;
 
 use crate::process::{run, without_settings};
-use crate::sandbox::{Sandbox, close, nanos};
+use crate::sandbox::{LIMIT, Sandbox, TRACES, close, nanos, now_ns, until};
+use crate::traffic::trace;
 
 /// Seed, protocol and compression.
 const WAYS: [(u64, &str, &str); 3] =
@@ -54,6 +56,42 @@ async fn the_python_sdk_gets_back_exactly_what_it_sent_and_polars_reads_the_same
         polars(&sandbox).await;
         sandbox.stop().await;
     }
+}
+
+/// Scenario: rows are committed, others are still live. Guarantees: what Polars reads from the folder is what SQL counts of the rows up
+/// to the position that is committed.
+#[tokio::test(flavor = "multi_thread")]
+async fn polars_reads_the_settled_part_while_there_are_live_rows() {
+    let sandbox = Sandbox::start().await;
+    let (mut client, base_ns, mut sent) = (sandbox.client().await, now_ns(), 0);
+    let mut send = async || {
+        for _ in 0..20 {
+            client.export(TRACES, &trace(1, sent, base_ns).encode_to_vec()).await;
+            sent += 1;
+        }
+    };
+    send().await;
+    sandbox.until_committed().await;
+    // Should a commit come between the two answers, once more.
+    until(LIMIT, "both answer of the same commit", async || {
+        send().await;
+        sandbox.api.until_visible().await;
+        let before = sandbox.api.status().await.ingest;
+        let read = script("read_delta.py", &[sandbox.lake().display().to_string()], &[]).await;
+        let settled = format!("wal_position <= {}", before.wal_committed);
+        let rows = sandbox.api.row(&format!("SELECT count(*), count(*) FILTER (WHERE {settled}) FROM calls")).await;
+        let sums = format!("SELECT sum(duration_ns), sum(cost_usd) FROM tool_calls WHERE {settled}");
+        let sums = sandbox.api.row(&sums).await;
+        if sandbox.api.status().await.ingest.wal_committed != before.wal_committed {
+            return None;
+        }
+        assert!(before.live_rows > 0 && rows[0].as_u64() > rows[1].as_u64(), "{before:?}: {rows:?}");
+        assert_eq!((&read["rows"], &read["duration_ns"]), (&rows[1], &sums[0]));
+        assert_eq!(nanos(read["cost_usd"].as_str().unwrap()), nanos(sums[1].as_str().unwrap()));
+        Some(())
+    })
+    .await;
+    sandbox.stop().await;
 }
 
 async fn compare(sandbox: &Sandbox, ledger: &Value) {

@@ -11,8 +11,8 @@ use crate::process::Process;
 use crate::sandbox::{LIMIT, Sandbox, TRACES, now_ns, until};
 use crate::traffic::{ROWS_PER_TRACE, request, tool_span};
 
-/// How long a row may take to be seen here; the promise is a second, on a machine that does nothing else.
-const VISIBLE_LIMIT: Duration = Duration::from_secs(2);
+/// How long a row may take to be seen: the promise.
+const VISIBLE_LIMIT: Duration = Duration::from_secs(1);
 const CLIENTS: usize = 3;
 
 /// Scenario: SIGTERM under load, three times. Guarantees: exit code 0; what was acknowledged is found once after the
@@ -42,22 +42,28 @@ async fn a_graceful_stop_under_load_keeps_everything_and_ends_with_code_0() {
     assert_eq!(doors.api.row("SELECT count(*), count(DISTINCT row_id) FROM calls").await, [rows, rows]);
 }
 
+/// Scenario: one row after the other, while another client exports without a pause. Guarantees: each is in an answer within a second of
+/// its acknowledgement.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_is_visible_soon_after_it_is_acknowledged() {
+async fn a_row_is_visible_within_a_second_of_its_acknowledgement() {
     let sandbox = Sandbox::start().await;
     let mut client = sandbox.client().await;
+    let load = Load::start(1, now_ns());
+    load.point_at(sandbox.otlp);
     let mut longest = Duration::ZERO;
     for number in 1..=20 {
-        let span = tool_span("visible", number, 0, now_ns(), 1_000_000);
+        let span = tool_span("visible", u64::MAX - number, 0, now_ns(), 1_000_000);
         client.export(TRACES, &request("shop", vec![span]).encode_to_vec()).await;
         let acknowledged = Instant::now();
         until(VISIBLE_LIMIT, "an acknowledged row is visible", async || {
-            (sandbox.api.number("SELECT count(*) FROM tool_calls").await as u64 == number).then_some(())
+            let seen = "SELECT count(*) FROM tool_calls WHERE tool_name = 'visible'";
+            (sandbox.api.number(seen).await as u64 == number).then_some(())
         })
         .await;
         longest = longest.max(acknowledged.elapsed());
     }
     writeln!(std::io::stderr(), "an acknowledged row was visible after at most {longest:?}").unwrap();
+    load.finish().await;
     sandbox.stop().await;
 }
 

@@ -316,6 +316,28 @@ fn ids_are_hex_digits_of_either_case() {
 }
 
 #[test]
+fn ids_are_hex_digits_in_links_and_log_records_too() {
+    let (trace, id) = ((0xA0..0xB0).collect::<Vec<u8>>(), vec![0xB7, 0xAD, 0x6B, 0x71, 0x69, 0x20, 0x33, 0x31]);
+    let taken = span(
+        r#"{"spanId":"B7AD6B7169203331","parentSpanId":"b7ad6b7169203331",
+        "links":[{"traceId":"A0a1a2a3a4a5a6a7a8a9aaabacadaeAF","spanId":"b7AD6b7169203331"}]}"#,
+    )
+    .expect("taken");
+    assert_eq!((&taken.span_id, &taken.parent_span_id), (&id, &id));
+    assert_eq!((&taken.links[0].trace_id, &taken.links[0].span_id), (&trace, &id));
+    let logs = r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"traceId":"A0A1A2A3A4A5A6A7A8A9AAABACADAEAF",
+        "spanId":"b7ad6b7169203331","body":{"bytesValue":"AQL/"}}]}]}]}"#;
+    let taken = ExportLogsServiceRequest::decode(&transcribed(logs, LOGS)[..]).expect("decodes");
+    let record = &taken.resource_logs[0].scope_logs[0].log_records[0];
+    assert_eq!((&record.trace_id, &record.span_id), (&trace, &id));
+    // Other bytes are base64.
+    let body = record.body.as_ref().and_then(|body| body.value.clone());
+    assert_eq!(body, Some(Kind::BytesValue(vec![1, 2, 255])));
+    let error = span(r#"{"links":[{"spanId":"t61rcWkgMzE="}]}"#).expect_err("base64");
+    assert!(error.contains("\"spanId\" must be hex digits"), "{error}");
+}
+
+#[test]
 fn keys_in_snake_case_and_of_other_versions_are_ignored() {
     let taken = span(r#"{"trace_id":"00","name":"a","profileId":{"deep":[[{}]]},"end_time_unix_nano":true}"#);
     assert_eq!(taken.expect("taken"), Span { name: "a".into(), ..Span::default() });
