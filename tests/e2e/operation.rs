@@ -1,13 +1,13 @@
 //! What `docs/operation.md` promises: backups of a server under load, and the metrics of the runbook.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use toolgauge::config::Names;
 
 use crate::load::Load;
 use crate::process::{Process, program, run};
-use crate::sandbox::{Api, LIMIT, Sandbox, now_ns, until};
+use crate::sandbox::{Api, LIMIT, Sandbox, nanos, now_ns, until};
 use crate::slo_world::SLO;
 use crate::traffic::ROWS_PER_TRACE;
 
@@ -44,10 +44,85 @@ async fn sums(api: &Api) {
     }
 }
 
+/// Reports that both are asked; of all that ever ended.
+const REPORTS: [&str; 6] = [
+    "/api/v1/tools?from=1970-01-01T00:00:00Z&to=2200-01-01T00:00:00Z",
+    "/api/v1/costs?by=tool&from=1970-01-01T00:00:00Z&to=2200-01-01T00:00:00Z",
+    "/api/v1/costs?by=service&from=1970-01-01T00:00:00Z&to=2200-01-01T00:00:00Z",
+    "/api/v1/costs?by=session&from=1970-01-01T00:00:00Z&to=2200-01-01T00:00:00Z",
+    "/api/v1/costs?by=day&from=1970-01-01T00:00:00Z&to=2200-01-01T00:00:00Z",
+    "/api/v1/latency?tool=charge&from=1970-01-01T00:00:00Z&to=2200-01-01T00:00:00Z",
+];
+
+/// Reports, without what says when they were asked for.
+async fn reports(api: &Api) -> Vec<Value> {
+    let mut reports = Vec::new();
+    for path in REPORTS {
+        let answer = api.get(path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+        let Ok(Value::Object(mut report)) = serde_json::from_str(&answer.text) else {
+            panic!("{path}: {}", answer.text)
+        };
+        // What is of the moment at which it was asked for.
+        for asked in ["watermark", "position", "coverage", "provisional", "forecast"] {
+            report.remove(asked);
+        }
+        reports.push(Value::Object(report));
+    }
+    reports
+}
+
+/// The tools report and the costs of tools, by name: attempts, good ones, calls, good ones, retries, priced, cost, wasted cost.
+type Figures = BTreeMap<String, (u64, u64, u64, u64, u64, u64, i128, i128)>;
+
+/// What SQL counts of the rows up to a position.
+async fn recount(api: &Api, position: u64) -> Figures {
+    let query = format!(
+        "SELECT tool_name, count(*), count(*) FILTER (WHERE outcome = 'ok'), count(*) FILTER (WHERE final), \
+         count(*) FILTER (WHERE final AND outcome = 'ok'), count(*) FILTER (WHERE attempt > 1), count(cost_usd), \
+         sum(cost_usd), sum(cost_usd) FILTER (WHERE outcome = 'error') FROM tool_calls WHERE wal_position <= {position} \
+         GROUP BY 1"
+    );
+    let rows = api.sql(&query).await.into_iter().map(|row| {
+        let count = |column: usize| row[column].as_u64().unwrap();
+        let money = |column: usize| row[column].as_str().map_or(0, nanos);
+        let name = row[0].as_str().unwrap().to_owned();
+        (name, (count(1), count(2), count(3), count(4), count(5), count(6), money(7), money(8)))
+    });
+    rows.collect()
+}
+
+/// What the reports say of all calls.
+async fn reported(api: &Api) -> Figures {
+    let reports = reports(api).await;
+    let costs = reports[1]["groups"].as_array().unwrap();
+    let tools = api.tools().await.into_iter().map(|tool| {
+        let name = tool.tool_name.unwrap();
+        let costs = costs.iter().find(|group| group["name"] == name.as_str()).unwrap();
+        assert_eq!(costs["attempts"], tool.attempts, "{costs}");
+        assert_eq!(costs["cost_usd"].as_str().map(nanos), tool.cost_usd.as_deref().map(nanos), "{costs}");
+        let ratio = |ratio: Option<f64>| (ratio.unwrap_or(0.0) * tool.attempts as f64).round() as u64;
+        let money = |text: Option<&str>| text.map_or(0, nanos);
+        let figures = (
+            tool.attempts,
+            tool.attempts_ok,
+            tool.calls,
+            tool.calls_ok,
+            ratio(tool.retry_ratio),
+            costs["priced"].as_u64().unwrap(),
+            money(tool.cost_usd.as_deref()),
+            money(tool.wasted_cost_usd.as_deref()),
+        );
+        (name, figures)
+    });
+    tools.collect()
+}
+
 /// Scenario: clients export all the time, commits and merges happen all the time; two backups are made, the second with the first
-/// beside it. Then a server is started on each, and exports go on there.
+/// beside it, and a third when the clients are done. Then a server is started on each, and exports go on there.
 /// Guarantees: each answers what the original answers for the calls up to the backup's position, which is what was acknowledged when it
-/// began, or more; it has nothing else, its sums are those of its calls, and it takes in.
+/// began, or more, in SQL and in its reports; it has nothing else, its sums are those of its calls, and it takes in. Of the third, every
+/// report is that of the original, figure by figure.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_made_under_load_restores_to_what_the_original_answers() {
     let folder = tempfile::tempdir().unwrap();
@@ -88,7 +163,14 @@ async fn a_backup_made_under_load_restores_to_what_the_original_answers() {
     doors.api.until_visible().await;
     assert_eq!(doors.api.number("SELECT count(*) FROM calls").await as u64, exports * ROWS_PER_TRACE);
 
-    for (name, position) in ["one", "two"].into_iter().zip(positions) {
+    let mut command = program();
+    command.arg("backup").arg("--data").arg(path("data")).arg("--to").arg(path("three"));
+    command.arg("--previous").arg(path("two"));
+    let (code, _, stderr) = run(command).await;
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    positions.push(doors.api.status().await.ingest.wal_synced);
+
+    for (name, position) in ["one", "two", "three"].into_iter().zip(positions) {
         let (mut restored, there) = Process::start(Process::command(&path(name), &settings)).await;
         there.api.until_visible().await;
         let expected = answers(&doors.api, position).await;
@@ -97,6 +179,10 @@ async fn a_backup_made_under_load_restores_to_what_the_original_answers() {
         let rows = there.api.number("SELECT count(*) FROM calls").await;
         assert_eq!(Some(rows), expected[0][0][0].as_i64(), "{name} has calls after position {position}");
         sums(&there.api).await;
+        assert_eq!(reported(&there.api).await, recount(&doors.api, position).await, "{name}");
+        if name == "three" {
+            assert_eq!(reports(&there.api).await, reports(&doors.api).await);
+        }
 
         // Another client than those that the backup knows.
         let load = Load::start_each(&[0, 0, 0, 20], now_ns());
