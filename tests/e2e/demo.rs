@@ -172,7 +172,6 @@ async fn what_loads_report_as_acknowledged_is_what_sql_counts() {
 async fn refusals_are_reported_by_code_as_often_as_the_server_refused() {
     for (protocol, code) in [("grpc", "ResourceExhausted"), ("http", "429"), ("http-json", "429")] {
         let sandbox = Sandbox::start_with(|config| {
-            config.settle.after = Time(LIMIT);
             // The first may come; its debt is not paid off while the test runs.
             config.receiver.tenant_bytes_per_second = toolgauge::config::Bytes(1);
         })
@@ -207,7 +206,7 @@ async fn refusals_are_reported_by_code_as_often_as_the_server_refused() {
 /// within that second, and none before or after it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_game_day_begins_and_ends_when_it_is_asked_for() {
-    let sandbox = Sandbox::start_with(|config| config.settle.after = Time(LIMIT)).await;
+    let sandbox = Sandbox::start().await;
     let began_us = i64::try_from(now_ns() / 1_000).unwrap();
     let arguments =
         ["--duration", "4s", "--rate", "2000", "--scenario", "plain", "--break", "tool=read_page,after=2s,for=1s"];
