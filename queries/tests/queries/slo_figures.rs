@@ -36,7 +36,16 @@ spec:
 }
 
 fn call(end: UnixMicros, failed: bool) -> Call {
-    Call { end, service: "shop-agent", tool: "search", failed, is_final: true, duration_ms: 20, position: 0 }
+    Call {
+        end,
+        service: "shop-agent",
+        tool: "search",
+        failed,
+        is_final: true,
+        duration_ms: 20,
+        position: 0,
+        weight: 1_000_000,
+    }
 }
 
 /// The next minute, with these calls a second before its end; it is evaluated.
