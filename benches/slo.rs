@@ -16,12 +16,14 @@ use arrow::array::{
 use arrow::datatypes::{Field, Schema, UInt16Type};
 use toolgauge_analytics::sli::Counts;
 use toolgauge_analytics::window::Minute;
+use toolgauge_proto::id::WalPosition;
 use toolgauge_proto::table::Table;
 use toolgauge_proto::time::MINUTE_MICROS;
 use toolgauge_queries::engine::{Engine, Settings};
-use toolgauge_queries::slo::counter::{CompiledSli, Counter, Tally};
+use toolgauge_queries::slo::counter::{CompiledSli, Counter, GroupAt, Tally};
 use toolgauge_queries::slo::definition::{Judged, Mode, Sli, Where};
 use toolgauge_queries::slo::fault::Place;
+use toolgauge_queries::slo::group::GroupKey;
 use toolgauge_queries::tables;
 
 const MEASURED_FOR: Duration = Duration::from_millis(500);
@@ -98,11 +100,19 @@ fn compiled(engine: &Engine, number: u64) -> CompiledSli {
 struct Sum(Counts);
 
 impl Tally for Sum {
-    fn add(&mut self, _: usize, _: Minute, counts: &Counts) {
+    fn add(&mut self, _: usize, _: Option<GroupAt<'_>>, _: Minute, counts: &Counts) {
         self.0 += counts;
     }
 
-    fn fed_by(&mut self, _: usize, _: &str, _: Minute) {}
+    fn fed_by(&mut self, _: usize, _: Option<GroupAt<'_>>, _: &str, _: Minute) {}
+
+    fn outside(&mut self, _: usize, _: &GroupKey, _: Minute, counts: &Counts) {
+        self.0 += counts;
+    }
+
+    fn began(&self, _: usize, _: &GroupKey) -> Option<WalPosition> {
+        None
+    }
 }
 
 fn main() {

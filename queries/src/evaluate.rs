@@ -17,8 +17,11 @@
 //! `slo_1m`, with F as the version of the append; never before the rows up to F are committed to `calls`.
 //!
 //! A new definition is `learning` until its history is counted: a thread reads the committed rows of `calls` up to the F at which it was
-//! begun, while the rows after it are counted as they come. Its rows in `slo_1m` are named by its hash and this F; when it is no
-//! longer in force, a row says so, and should it come back it begins anew, since rows were missed.
+//! begun, by date, in bounded parts, while the rows after it are counted as they come. Its rows in `slo_1m` are named by its hash and this F; when
+//! it is no longer in force, a row says so, and should it come back it begins anew, since rows were missed. If it replaces one whose
+//! history is known, that one answers, with its alerts, until then; over a restart it cannot, as its text is gone.
+//!
+//! An SLO with groups has a ring for each group. Which groups there are follows from the log alone ([`crate::slo::group`]).
 //!
 //! A hundred times an hour one minute of one SLO is recounted from `calls` by SQL. A difference is a fault of the program: it is logged and counted
 //! (`toolgauge_slo_proof_mismatches_total`).
@@ -31,7 +34,9 @@
 
 pub(crate) mod alerts;
 mod append;
+mod backfill;
 mod days;
+mod definition;
 pub(crate) mod history;
 mod round;
 mod statement;
@@ -57,11 +62,12 @@ use toolgauge_proto::time::Clock;
 
 use crate::engine::{Engine, Error};
 use crate::notify::Notifier;
+use crate::slo::group::GroupKey;
 use crate::slo::learned::{Learned, Learner};
 use crate::slo::set::{SloSet, Sources};
 use crate::tables::Catalog;
 pub use days::{Day, days};
-pub use round::{At, HEARTBEAT_US, HeldBack, STALE_FOR_US, SloStatus, TierStatus};
+pub use round::{At, Backfill, HEARTBEAT_US, HeldBack, STALE_FOR_US, SloStatus, TierStatus};
 pub use statement::statement;
 
 /// Requests for series that wait.
@@ -122,7 +128,7 @@ pub struct Evaluated {
     pub at: Option<At>,
     /// The files, as they were read last.
     pub set: Arc<SloSet>,
-    /// How the SLOs stand, by service and name.
+    /// How the SLOs stand, by service, name and group.
     pub slos: Vec<SloStatus>,
     /// The alerts that are not inactive.
     pub alerts: Vec<AlertStatus>,
@@ -151,6 +157,8 @@ pub struct EvaluateCounters {
     pub verdicts_turned: AtomicU64,
     /// Changes of alerts that were sent although they could not be written down.
     pub unrecorded_changes: AtomicU64,
+    /// Settled events that found no group of their own.
+    pub overflowed_events: AtomicU64,
 }
 
 /// Counts of an SLO by the minute.
@@ -161,6 +169,7 @@ pub type Series = Vec<(Minute, Counts)>;
 struct SeriesRequest {
     service: String,
     slo: String,
+    group: Option<GroupKey>,
     from: Minute,
     to: Minute,
     answer: tokio::sync::oneshot::Sender<Option<Series>>,
@@ -244,13 +253,21 @@ impl Evaluator {
         &self.shared.notifier
     }
 
-    /// The counts of an SLO by the minute, both ends included, as far back as its longest window; `None` if there is no such SLO.
+    /// The counts of an SLO, or of one of its groups, by the minute, both ends included, as far back as its longest window; `None` if there is no
+    /// such SLO or group.
     ///
     /// # Errors
     /// If too many requests wait, or the evaluation has ended.
-    pub async fn series(&self, service: &str, slo: &str, from: Minute, to: Minute) -> Result<Option<Series>, Error> {
+    pub async fn series(
+        &self,
+        service: &str,
+        slo: &str,
+        group: Option<GroupKey>,
+        from: Minute,
+        to: Minute,
+    ) -> Result<Option<Series>, Error> {
         let (answer, answered) = tokio::sync::oneshot::channel();
-        let request = SeriesRequest { service: service.to_owned(), slo: slo.to_owned(), from, to, answer };
+        let request = SeriesRequest { service: service.to_owned(), slo: slo.to_owned(), group, from, to, answer };
         let limit = Duration::from_secs(10);
         self.requests.try_send(request).map_err(|error| match error {
             TrySendError::Full(_) => Error::Overloaded(Duration::ZERO),

@@ -10,7 +10,8 @@
 //! * [`set`]: the files and folders, read again and again; of a broken file the last good version stays in force.
 //! * [`explain`]: what its alerts need to fire. [`backtest`]: what they would have done.
 //! * `rules`: the documents of rules, which stand beside them ([`crate::rules`]).
-//! * [`counter`]: counts the events of all SLOs in batches of `calls`. [`sql`]: the statements that count the same.
+//! * [`counter`]: counts the events of all SLOs in batches of `calls`. [`sql`]: the statements that count the same. [`group`]: the groups of
+//!   an SLO that is one for each tool, say.
 
 mod annotations;
 pub mod backtest;
@@ -18,6 +19,7 @@ pub mod counter;
 pub mod definition;
 pub mod explain;
 pub mod fault;
+pub mod group;
 pub mod learned;
 mod policies;
 pub mod resolve;

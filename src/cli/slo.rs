@@ -4,6 +4,7 @@ mod asked;
 mod backtest;
 mod explain;
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -247,20 +248,41 @@ fn backfill(connection: &Connection, limit: Duration) -> Result<(), Failure> {
     loop {
         let text = fetch(&format!("{}/api/v1/slos", connection.url.trim_end_matches('/')), None)?;
         let report: SlosReport = serde_json::from_str(&text).map_err(|error| Failure::Answer(error.into()))?;
-        let waiting = report.slos.iter().filter(|slo| slo.evaluation == "learning").count();
-        if told.replace(waiting) != Some(waiting) {
-            let all = report.slos.len();
-            writeln!(std::io::stdout(), "{} of {all} SLOs have their whole history", all - waiting)?;
+        // Groups of an SLO are counted together.
+        let mut progress: BTreeMap<(&str, &str), Option<f64>> = BTreeMap::new();
+        for slo in &report.slos {
+            progress.insert((&slo.service, &slo.slo), slo.backfill.as_ref().map(|backfill| backfill.progress));
         }
-        if waiting == 0 {
+        let waiting: Vec<f64> = progress.values().filter_map(|progress| *progress).collect();
+        let least = waiting.iter().copied().fold(1.0, f64::min);
+        let line = match waiting.len() {
+            0 => format!("{0} of {0} SLOs have their whole history", progress.len()),
+            waiting => format!(
+                "{} of {} SLOs have their whole history; {:.0} % of that of the others is counted",
+                progress.len() - waiting,
+                progress.len(),
+                (least * 100.0).floor()
+            ),
+        };
+        if told.as_ref() != Some(&line) {
+            writeln!(std::io::stdout(), "{line}")?;
+            told = Some(line);
+        }
+        if waiting.is_empty() {
             return Ok(());
         }
         if began.elapsed() > limit {
-            return Err(Failure::Unfinished(format!("{waiting} SLOs still have none after {} s", limit.as_secs())));
+            let message = format!("{} SLOs still have none after {} s", waiting.len(), limit.as_secs());
+            return Err(Failure::Unfinished(message));
         }
         #[expect(clippy::disallowed_methods, reason = "it waits for another process")]
         std::thread::sleep(LOOK);
     }
+}
+
+/// The values of a group.
+fn group(values: &BTreeMap<String, String>) -> String {
+    values.iter().map(|(column, value)| format!("{column}={value}")).collect::<Vec<_>>().join(" ")
 }
 
 /// A column's heading, and its value for an SLO.
@@ -270,6 +292,7 @@ type SloColumn = (&'static str, fn(&SloReport) -> String);
 const COLUMNS: &[SloColumn] = &[
     ("service", |slo| slo.service.clone()),
     ("slo", |slo| slo.slo.clone()),
+    ("group", |slo| group(&slo.group)),
     ("state", |slo| slo.state.clone()),
     ("evaluation", |slo| slo.evaluation.clone()),
     ("target", |slo| slo.target.to_string()),
@@ -293,7 +316,7 @@ const COLUMNS: &[SloColumn] = &[
     ("used up", |slo| slo.projected_exhaustion.clone().unwrap_or_default()),
 ];
 /// The columns of numbers.
-const NUMBERS: std::ops::Range<usize> = 6..13;
+const NUMBERS: std::ops::Range<usize> = 7..14;
 
 /// Every SLO of a running server.
 pub(super) fn report(connection: &Connection) -> Result<(), Failure> {

@@ -33,6 +33,7 @@ mod series;
 mod slo;
 mod slo_cli;
 mod slo_delivery;
+mod slo_groups;
 mod slo_world;
 mod strace;
 mod traffic;

@@ -37,7 +37,7 @@ pub struct SloReport {
     pub service: String,
     /// Its name.
     pub slo: String,
-    /// What it is grouped by.
+    /// The values of its group, by column; none if it has no groups, or their history is not counted.
     pub group: BTreeMap<String, String>,
     /// Who owns it, by the ownership file, for the service and the tool that its condition fixes; null for nobody.
     pub owner: Option<SloOwner>,
@@ -94,6 +94,18 @@ pub struct SloReport {
     pub evaluation: String,
     /// Share of the ended minutes of the fastest tier's short window in which exports were accepted, 0 to 1.
     pub coverage: f64,
+    /// A new or changed condition whose history is being counted; null without. A changed one answers once it is, until then the one before
+    /// it does.
+    pub backfill: Option<BackfillReport>,
+}
+
+/// A history that is being counted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BackfillReport {
+    /// Hash of what it counts: the first part of its `revision` once it answers.
+    pub revision: String,
+    /// The share of the rows that are read, 0 to 1.
+    pub progress: f64,
 }
 
 /// Who owns what an SLO is about.
@@ -285,6 +297,8 @@ pub struct SloProof {
     pub service: String,
     /// The SLO's name.
     pub slo: String,
+    /// The values of its group, by column.
+    pub group: BTreeMap<String, String>,
     /// The share of events or slices that must be good, with all its digits.
     pub target: String,
     /// What the budget is counted in: `events`, `slices`.

@@ -17,6 +17,7 @@ use toolgauge_proto::table::{ColumnType, Table};
 use toolgauge_proto::time::UnixMicros;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::slo::group::{Group, NO_GROUP};
 use crate::slo::set::CompiledSlo;
 
 /// Labels and their hash.
@@ -25,12 +26,18 @@ pub(crate) struct AlertId {
     pub(crate) labels: Arc<BTreeMap<String, String>>,
     /// 16 hex digits.
     pub(crate) fingerprint: Arc<str>,
+    /// Canonical JSON of the group of its SLO, `{}` for none; its values are in the labels.
+    pub(crate) group: Arc<str>,
 }
 
 impl AlertId {
     pub(crate) fn new(labels: BTreeMap<String, String>) -> Self {
+        Self::of_group(labels, NO_GROUP.into())
+    }
+
+    pub(crate) fn of_group(labels: BTreeMap<String, String>, group: Arc<str>) -> Self {
         let text: String = labels.iter().flat_map(|(name, value)| [name, "\0", value, "\0"]).collect();
-        Self { fingerprint: format!("{:016x}", xxh3_64(text.as_bytes())).into(), labels: Arc::new(labels) }
+        Self { fingerprint: format!("{:016x}", xxh3_64(text.as_bytes())).into(), labels: Arc::new(labels), group }
     }
 
     pub(crate) fn label(&self, name: &str) -> Option<&str> {
@@ -60,6 +67,7 @@ pub(super) struct Decisive {
     pub(super) long: Counts,
     pub(super) short: Counts,
     pub(super) slo: Arc<CompiledSlo>,
+    pub(super) group: Option<Arc<Group>>,
 }
 
 /// A change of state, on its way to the table.
@@ -114,7 +122,7 @@ pub(super) fn rows(changes: &[Change]) -> Result<RecordBatch, ArrowError> {
             "alertname" => label("alertname"),
             "service" => label("service"),
             "slo" => label("slo"),
-            "group" => text(&|_| Some("{}".to_owned())),
+            "group" => text(&|change| Some(change.id.group.to_string())),
             "tool" => label("tool"),
             "severity" => label("severity"),
             "burn_tier" => label("burn_tier"),
@@ -177,7 +185,8 @@ impl Restored {
         let positions = column("position", ColumnType::Int64)?.as_primitive::<Int64Type>();
         let (times, starts, ends) = (time("time")?, time("starts_at")?, time("ends_at")?);
         let (states, sources, fingerprints) = (text("state")?, text("source")?, text("fingerprint")?);
-        let (labels, annotations, reasons) = (text("labels")?, text("annotations")?, text("reason")?);
+        let (labels, annotations, groups) = (text("labels")?, text("annotations")?, text("group")?);
+        let reasons = text("reason")?;
         for row in (0..batch.num_rows()).filter(|row| sources.value(*row) == "evaluator") {
             let newness = (positions.value(row), times.value(row));
             let known = self.found.entry(fingerprints.value(row).to_owned()).or_insert(((i64::MIN, i64::MIN), None));
@@ -203,7 +212,7 @@ impl Restored {
             let findings =
                 FINDINGS.iter().filter_map(|name| Some(((*name).to_owned(), annotations.get(*name)?.clone())));
             let alert = Alert {
-                id: AlertId::new(labels),
+                id: AlertId::of_group(labels, groups.value(row).into()),
                 state,
                 findings: findings.collect(),
                 annotations,
@@ -227,8 +236,19 @@ impl Restored {
 }
 
 /// The columns of `alerts` that say how alerts stood.
-pub(crate) const RESTORED: [&str; 10] =
-    ["time", "source", "state", "starts_at", "ends_at", "position", "fingerprint", "labels", "annotations", "reason"];
+pub(crate) const RESTORED: [&str; 11] = [
+    "time",
+    "source",
+    "group",
+    "state",
+    "starts_at",
+    "ends_at",
+    "position",
+    "fingerprint",
+    "labels",
+    "annotations",
+    "reason",
+];
 
 /// Annotations that are looked up once, when an alert begins to fire.
 pub(crate) const FINDINGS: [&str; 2] = ["example_traces", "top_contributors"];

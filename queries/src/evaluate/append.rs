@@ -15,6 +15,7 @@ use toolgauge_proto::time::Clock;
 use super::alerts::{Change, FINDINGS, rows};
 use crate::engine::Engine;
 use crate::json;
+use crate::slo::group::NAMED_MAX;
 use crate::slo::sql::{self, Span};
 use crate::tables::Catalog;
 
@@ -215,7 +216,8 @@ impl Context {
         let minutes = decisive.tier.long.at(Minute::of(change.time));
         let sli = &decisive.slo.slo.sli;
         let span = Span { from: minutes.start().start(), to: Minute(minutes.end().0 + 1).start(), position: None };
-        let (scope, bad) = (sql::scope(sli, &span), sql::bad(sli));
+        let group = decisive.group.as_ref().map_or(String::new(), |group| group.condition(NAMED_MAX));
+        let (scope, bad) = (sql::scope(sli, &span) + &group, sql::bad(sli));
         let contributors = format!(
             "SELECT coalesce(service_name, '?') || ' ' || coalesce(tool_server || '/', '') || coalesce(tool_name, model, agent_name, '?')
                 || ' ' || error_class, count(*) AS failed

@@ -1,4 +1,8 @@
-//! Reading what was counted or committed before: at the start, and for new SLOs.
+//! Reading what was counted or committed before: at the start, and for new SLOs; and the rows of `slo_1m`.
+//!
+//! The history of a revision may stand in `slo_1m` in many parts, each committed by itself. The first of them has a row whose group is
+//! [`COUNTING`]; when all are there, and all rows of `calls` since, a row with [`COUNTED`] is committed with these. Without it the
+//! parts are not all, and count for nothing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -21,14 +25,18 @@ use toolgauge_proto::lake::View;
 use toolgauge_proto::table::Table;
 use toolgauge_proto::time::UnixMicros;
 
-use super::watched::LooseTally;
+use super::definition::{LooseOf, LooseTally};
 use crate::engine::{Engine, Error};
-use crate::slo::counter::{CompiledSli, Counter};
+use crate::slo::counter::{CompiledSli, Counter, GroupAt, Tally};
+use crate::slo::group::{First, GroupKey};
+use crate::slo::set::CompiledSlo;
 
 /// Group of the row that says that a revision is no longer counted; rows of it that come later would miss some.
-const RETIRED: &str = "{\"toolgauge\":\"retired\"}";
-/// Group of an SLO that is not grouped.
-const NO_GROUP: &str = "{}";
+pub(super) const RETIRED: &str = "{\"toolgauge\":\"retired\"}";
+/// Group of the row that says that what is there may not be the whole history.
+pub(super) const COUNTING: &str = "{\"toolgauge\":\"counting\"}";
+/// Group of the row that says that it is.
+pub(super) const COUNTED: &str = "{\"toolgauge\":\"counted\"}";
 
 /// Reads all rows of a table that a condition selects, as they come, within the memory of one batch for each thread.
 pub(crate) async fn scan(
@@ -56,17 +64,43 @@ pub(super) fn after(position: WalPosition) -> Expr {
     col("wal_position").gt(lit(position.as_i64()))
 }
 
-/// Counts rows of `calls` from a table.
-pub(super) async fn count(
+/// The first groups of SLOs among the rows of `calls` that a condition selects, in their order: of each as many as it may have.
+pub(super) async fn first_groups(
     engine: &Engine,
     calls: Arc<dyn TableProvider>,
-    slis: &[Arc<CompiledSli>],
+    slos: &[Arc<CompiledSlo>],
     condition: Option<Expr>,
-) -> Result<LooseTally, Error> {
-    let counter = Counter::new(slis.iter().map(AsRef::as_ref))?;
-    let mut tally = LooseTally::new(slis.len());
-    scan(engine, calls, &counter.columns(), condition, |batch| counter.count(batch, None, &mut tally)).await?;
-    Ok(tally)
+    mut is_wanted: impl FnMut(usize) -> bool,
+) -> Result<Vec<Vec<(WalPosition, GroupKey)>>, Error> {
+    let counter = Counter::grouped(slos.iter().map(|slo| (slo.sli.as_ref(), slo.slo.group_columns())))?;
+    let mut tally = FirstTally(slos.iter().map(|slo| First::new(slo.slo.groups_max().saturating_sub(1))).collect());
+    scan(engine, calls, &counter.columns(), condition, |batch| {
+        if !is_wanted(batch.num_rows()) {
+            return Err(ArrowError::ComputeError("nobody waits for it any more".to_owned()));
+        }
+        counter.count(batch, None, &mut tally)
+    })
+    .await?;
+    Ok(tally.0.into_iter().map(|first| first.finish().collect()).collect())
+}
+
+#[derive(Debug)]
+struct FirstTally(Vec<First>);
+
+impl Tally for FirstTally {
+    fn add(&mut self, slo: usize, group: Option<GroupAt<'_>>, _: Minute, _: &Counts) {
+        if let Some((key, Some(position))) = group {
+            self.0[slo].offer(key, position);
+        }
+    }
+
+    fn fed_by(&mut self, _: usize, _: Option<GroupAt<'_>>, _: &str, _: Minute) {}
+
+    fn outside(&mut self, _: usize, _: &GroupKey, _: Minute, _: &Counts) {}
+
+    fn began(&self, _: usize, _: &GroupKey) -> Option<WalPosition> {
+        None
+    }
 }
 
 /// The services of the events of SLOs since a minute, with the last minute of each: from the sums per minute, which are few, where
@@ -74,33 +108,41 @@ pub(super) async fn count(
 pub(super) async fn services(
     engine: &Engine,
     view: &View,
-    slis: &[Arc<CompiledSli>],
+    slos: &[Arc<CompiledSlo>],
     since: Minute,
-) -> Result<Vec<HashMap<String, Minute>>, Error> {
+) -> Result<Vec<LooseOf>, Error> {
     let date = col("date").gt_eq(lit(ScalarValue::Date32(Some(since.start().date32()))));
-    let mut found = vec![HashMap::new(); slis.len()];
-    let (of_minutes, of_rows): (Vec<usize>, Vec<usize>) =
-        (0..slis.len()).partition(|place| slis[*place].events_columns().is_some_and(has_minutes));
-    let events = |places: &[usize]| places.iter().map(|place| slis[*place].events()).collect::<Vec<CompiledSli>>();
-    if !of_minutes.is_empty() {
-        let counter = Counter::new(&events(&of_minutes))?;
-        let mut columns = counter.columns();
-        columns.retain(|name| !FROM_MINUTES.contains(name));
-        columns.push("minute");
-        let mut tally = LooseTally::new(of_minutes.len());
-        let mut count = |batch: &RecordBatch| counter.count(&as_calls(batch, &columns)?, None, &mut tally);
-        let minutes = view.table(Table::Calls1m);
-        scan(engine, Arc::clone(&minutes.committed), &columns, Some(date.clone()), &mut count).await?;
-        for batch in minutes.live.get().map_err(|error| Error::Internal(error.to_string()))?.iter() {
-            count(batch).map_err(|error| Error::Internal(error.to_string()))?;
+    let mut found: Vec<LooseOf> = slos.iter().map(|_| LooseOf::default()).collect();
+    let is_of_minutes = |place: &usize| {
+        let groups = slos[*place].slo.group_columns().iter().copied();
+        let events = slos[*place].sli.events_columns();
+        events.is_some_and(|events| has_minutes(events.iter().map(String::as_str).chain(groups)))
+    };
+    let (of_minutes, of_rows): (Vec<usize>, Vec<usize>) = (0..slos.len()).partition(is_of_minutes);
+    for (places, are_minutes) in [(of_minutes, true), (of_rows, false)] {
+        if places.is_empty() {
+            continue;
         }
-        of_minutes.iter().zip(tally.fed_by).for_each(|(place, services)| found[*place] = services);
-    }
-    if !of_rows.is_empty() {
-        let events: Vec<Arc<CompiledSli>> = events(&of_rows).into_iter().map(Arc::new).collect();
-        let calls = Arc::clone(&view.table(Table::Calls).committed);
-        let tally = count(engine, calls, &events, Some(date)).await?;
-        of_rows.iter().zip(tally.fed_by).for_each(|(place, services)| found[*place] = services);
+        let events: Vec<CompiledSli> = places.iter().map(|place| slos[*place].sli.events()).collect();
+        let groups = places.iter().map(|place| slos[*place].slo.group_columns());
+        let counter = Counter::grouped(events.iter().zip(groups))?;
+        let mut tally = LooseTally::new(&[], places.len());
+        if are_minutes {
+            let mut columns = counter.columns();
+            columns.retain(|name| !FROM_MINUTES.contains(name));
+            columns.push("minute");
+            let mut count = |batch: &RecordBatch| counter.count(&as_calls(batch, &columns)?, None, &mut tally);
+            let minutes = view.table(Table::Calls1m);
+            scan(engine, Arc::clone(&minutes.committed), &columns, Some(date.clone()), &mut count).await?;
+            for batch in minutes.live.get().map_err(|error| Error::Internal(error.to_string()))?.iter() {
+                count(batch).map_err(|error| Error::Internal(error.to_string()))?;
+            }
+        } else {
+            let calls = Arc::clone(&view.table(Table::Calls).committed);
+            let count = |batch: &RecordBatch| counter.count(batch, None, &mut tally);
+            scan(engine, calls, &counter.columns(), Some(date.clone()), count).await?;
+        }
+        places.iter().zip(tally.of).for_each(|(place, services)| found[*place] = services);
     }
     Ok(found)
 }
@@ -109,8 +151,8 @@ pub(super) async fn services(
 const FROM_MINUTES: [&str; 3] = ["end_time", "wal_position", "weight"];
 
 /// Whether sums per minute have these columns.
-fn has_minutes(columns: &[String]) -> bool {
-    columns.iter().all(|name| {
+fn has_minutes<'a>(mut columns: impl Iterator<Item = &'a str>) -> bool {
+    columns.all(|name| {
         Table::Calls1m.columns().iter().take_while(|column| column.name != "calls").any(|column| column.name == name)
     })
 }
@@ -135,9 +177,44 @@ pub(super) struct Revision {
     pub(super) name: String,
 }
 
-/// The revisions that `slo_1m` has, without those that are retired.
-pub(super) async fn revisions(engine: &Engine, slo_1m: Arc<dyn TableProvider>) -> Result<HashSet<Revision>, Error> {
-    let (mut found, mut retired) = (HashSet::new(), HashSet::new());
+/// What `slo_1m` says of a revision.
+#[derive(Debug, Default)]
+pub(super) struct Recorded {
+    /// Its groups.
+    pub(super) groups: HashSet<Box<str>>,
+    is_retired: bool,
+    is_counting: bool,
+    is_counted: bool,
+}
+
+impl Recorded {
+    /// Whether its rows are all up to the cursor.
+    pub(super) const fn is_whole(&self) -> bool {
+        !self.is_retired && (self.is_counted || !self.is_counting)
+    }
+
+    /// Whether nobody may take its rows for all, and that stands there.
+    pub(super) const fn is_retired(&self) -> bool {
+        self.is_retired
+    }
+
+    fn note(&mut self, group: &str) {
+        match group {
+            RETIRED => self.is_retired = true,
+            COUNTING => self.is_counting = true,
+            COUNTED => self.is_counted = true,
+            _ if self.groups.contains(group) => {}
+            _ => drop(self.groups.insert(group.into())),
+        }
+    }
+}
+
+/// The revisions that `slo_1m` has.
+pub(super) async fn revisions(
+    engine: &Engine,
+    slo_1m: Arc<dyn TableProvider>,
+) -> Result<HashMap<Revision, Recorded>, Error> {
+    let mut found: HashMap<Revision, Recorded> = HashMap::new();
     scan(engine, slo_1m, &["service", "slo", "slo_revision", "group"], None, |batch| {
         let columns: Vec<ArrayRef> =
             batch.columns().iter().map(|column| cast(column, &DataType::Utf8)).collect::<Result<_, _>>()?;
@@ -153,16 +230,11 @@ pub(super) async fn revisions(engine: &Engine, slo_1m: Arc<dyn TableProvider>) -
                 slo: text(1, row).to_owned(),
                 name: text(2, row).to_owned(),
             };
-            if text(3, row) == RETIRED {
-                retired.insert(revision);
-            } else {
-                found.insert(revision);
-            }
+            found.entry(revision).or_default().note(text(3, row));
         }
         Ok(())
     })
     .await?;
-    found.retain(|revision| !retired.contains(revision));
     Ok(found)
 }
 
@@ -172,12 +244,13 @@ pub(super) async fn load(
     slo_1m: Arc<dyn TableProvider>,
     revisions: &HashMap<Revision, usize>,
     since: Minute,
-    mut add: impl FnMut(usize, Minute, &Counts),
+    mut add: impl FnMut(usize, &str, Minute, &Counts),
 ) -> Result<(), Error> {
-    const COLUMNS: [&str; 10] = [
+    const COLUMNS: [&str; 11] = [
         "service",
         "slo",
         "slo_revision",
+        "group",
         "minute",
         "good",
         "bad",
@@ -189,25 +262,29 @@ pub(super) async fn load(
     let condition = col("date").gt_eq(lit(ScalarValue::Date32(Some(since.start().date32()))));
     scan(engine, slo_1m, &COLUMNS, Some(condition), |batch| {
         let names: Vec<ArrayRef> =
-            batch.columns()[..3].iter().map(|column| cast(column, &DataType::Utf8)).collect::<Result<_, _>>()?;
-        let text = |column: usize, row: usize| names[column].as_string::<i32>().value(row).to_owned();
-        let minutes = batch.column(3).as_primitive::<TimestampMicrosecondType>();
+            batch.columns()[..4].iter().map(|column| cast(column, &DataType::Utf8)).collect::<Result<_, _>>()?;
+        let text = |column: usize, row: usize| names[column].as_string::<i32>().value(row);
+        let minutes = batch.column(4).as_primitive::<TimestampMicrosecondType>();
         let count = |column: usize, row: usize| {
             u64::try_from(batch.column(column).as_primitive::<Int64Type>().value(row)).unwrap_or(0)
         };
         let weight = |column: usize, row: usize| batch.column(column).as_primitive::<Decimal128Type>().value(row);
         for row in 0..batch.num_rows() {
-            let revision = Revision { service: text(0, row), slo: text(1, row), name: text(2, row) };
+            let revision = Revision {
+                service: text(0, row).to_owned(),
+                slo: text(1, row).to_owned(),
+                name: text(2, row).to_owned(),
+            };
             let Some(slo) = revisions.get(&revision) else { continue };
             let counts = Counts {
-                good: count(4, row),
-                bad: count(5, row),
-                excluded: count(6, row),
-                nulls: count(7, row),
-                good_weighted: weight(8, row),
-                bad_weighted: weight(9, row),
+                good: count(5, row),
+                bad: count(6, row),
+                excluded: count(7, row),
+                nulls: count(8, row),
+                good_weighted: weight(9, row),
+                bad_weighted: weight(10, row),
             };
-            add(*slo, Minute::of(UnixMicros(minutes.value(row))), &counts);
+            add(*slo, text(3, row), Minute::of(UnixMicros(minutes.value(row))), &counts);
         }
         Ok(())
     })
@@ -218,22 +295,24 @@ pub(super) async fn load(
 #[derive(Debug, Default)]
 pub(super) struct SloRows(Vec<SloRow>);
 
-type SloRow = (Revision, &'static str, Minute, Counts);
+type SloRow = (Arc<Revision>, Arc<str>, Minute, Counts);
 
 impl SloRows {
-    /// The counts of a minute.
-    pub(super) fn add(&mut self, revision: &Revision, minute: Minute, counts: Counts) {
-        self.0.push((revision.clone(), NO_GROUP, minute, counts));
+    /// The counts of a group of a revision in a minute, or one of the marks.
+    pub(super) fn add(&mut self, revision: &Arc<Revision>, group: &Arc<str>, minute: Minute, counts: Counts) {
+        self.0.push((Arc::clone(revision), Arc::clone(group), minute, counts));
     }
 
-    /// Notes that a revision is not counted any more.
-    pub(super) fn retire(&mut self, revision: Revision, minute: Minute) {
-        self.0.push((revision, RETIRED, minute, Counts::default()));
+    /// Says something of a revision: [`RETIRED`], [`COUNTING`], [`COUNTED`].
+    pub(super) fn mark(&mut self, revision: &Arc<Revision>, mark: &str, minute: Minute) {
+        self.0.push((Arc::clone(revision), mark.into(), minute, Counts::default()));
     }
 
-    /// The rows, oldest first; those of a minute by SLO. There may be none.
+    /// The rows, oldest first; those of a minute by SLO and group. There may be none.
     pub(super) fn batch(mut self) -> Result<RecordBatch, ArrowError> {
-        self.0.sort_by(|(a, _, minute_a, _), (b, _, minute_b, _)| (minute_a, a).cmp(&(minute_b, b)));
+        self.0.sort_by(|(a, group_a, minute_a, _), (b, group_b, minute_b, _)| {
+            (minute_a, a, group_a).cmp(&(minute_b, b, group_b))
+        });
         let rows = &self.0;
         let text = |value: for<'a> fn(&'a SloRow) -> &'a str| -> ArrayRef {
             Arc::new(rows.iter().map(|row| Some(value(row))).collect::<StringArray>())

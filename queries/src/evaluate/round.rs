@@ -16,17 +16,21 @@ use toolgauge_proto::id::WalPosition;
 use toolgauge_proto::time::{MINUTE_MICROS, UnixMicros};
 
 use super::alerts::{Alert, AlertId, Change, Decisive};
+use super::definition::{Definition, Past};
 use super::statement::statement;
 use super::telemetry::{Arrivals, Coverage};
-use super::watched::{Live, Past, PeriodCounts, Watched};
+use super::watched::{Live, PeriodCounts, Watched};
 use crate::json::rfc3339;
 use crate::slo::definition::{Budgeting, BurnTier, Period, Slo};
+use crate::slo::group::Group;
 use crate::slo::set::CompiledSlo;
 
 /// A service that sent nothing at all for so long has fallen silent, in microseconds.
 pub const HEARTBEAT_US: i64 = 15 * MINUTE_MICROS;
 /// `TelemetryStale` fires when the fastest tier of an SLO was stale for so long, in microseconds.
 pub const STALE_FOR_US: i64 = 5 * MINUTE_MICROS;
+/// Most groups that the statement of an alert names.
+const NAMED_MAX: usize = 100;
 /// The window whose burn rate is taken to go on, for the projected exhaustion.
 pub(super) const PROJECTION: Window = Window::H6;
 /// The window that says what the telemetry of an SLO without tiers is like.
@@ -121,6 +125,19 @@ pub struct SloStatus {
     pub coverage: f64,
     /// When the budget is used up at the present rate.
     pub projected_exhaustion: Option<UnixMicros>,
+    /// Its group, if it has groups and their history is counted.
+    pub group: Option<Arc<Group>>,
+    /// What will answer once its history is counted.
+    pub backfill: Option<Backfill>,
+}
+
+/// A history that is being counted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Backfill {
+    /// Hash of what it counts.
+    pub revision: Arc<str>,
+    /// The share of the rows that are read, from 0 to 1.
+    pub progress: f64,
 }
 
 impl SloStatus {
@@ -152,8 +169,54 @@ pub(super) struct Round<'a> {
 }
 
 impl Round<'_> {
-    /// Evaluates one SLO, whose ring stands at the minute of the evaluation.
-    pub(super) fn evaluate(&mut self, watched: &mut Watched, live: &Live) -> SloStatus {
+    /// Evaluates an SLO, or its groups, whose rings stand at the minute of the evaluation.
+    pub(super) fn definition(
+        &mut self,
+        definition: &mut Definition,
+        backfill: Option<Backfill>,
+        slos: &mut Vec<SloStatus>,
+    ) {
+        let is_known = definition.past == Past::Known;
+        let backfill = if is_known { backfill } else { Some(definition.backfill()) };
+        let revision: Option<Arc<str>> = definition.revision.as_deref().map(Arc::from);
+        let first = slos.len();
+        let slo = Arc::clone(&definition.slo);
+        let mut whole = None;
+        if definition.is_grouped() && (!is_known || definition.evaluated().next().is_none()) {
+            // There are none yet, or nobody knows them.
+            let mut watched = Watched::new(&slo, None, Minute::of(self.at.time));
+            watched.advance(Minute::of(self.at.time));
+            whole = Some(watched);
+        }
+        let (mut heard, mut is_stale) = (Counts::default(), true);
+        let all: Vec<&mut Watched> = match &mut whole {
+            Some(whole) => vec![whole],
+            None => definition.evaluated().collect(),
+        };
+        for watched in all {
+            let live = std::mem::take(&mut watched.live);
+            let mut status = self.evaluate(watched, &live, is_known);
+            watched.live = live;
+            let longest = watched.longest();
+            if let Some((_, counts)) = status.windows.iter().find(|(window, _)| *window == longest)
+                && counts.total() > 0
+            {
+                is_stale &= status.evaluation == Evaluation::Stale;
+                heard += counts;
+            }
+            (status.revision, status.backfill) = (revision.clone(), backfill.clone());
+            slos.push(status);
+        }
+        slos[first..].sort_by(|a, b| {
+            let key = |status: &SloStatus| status.group.as_ref().map(|group| Arc::clone(group.key()));
+            key(a).cmp(&key(b))
+        });
+        let coverage = slos.get(first).map_or(0.0, |status| status.coverage);
+        self.telemetry(definition, is_known, is_stale, &heard, coverage);
+    }
+
+    /// Evaluates one SLO, or one of its groups.
+    fn evaluate(&mut self, watched: &mut Watched, live: &Live, is_known: bool) -> SloStatus {
         let (slo, now) = (Arc::clone(&watched.slo), watched.ring.now());
         let windows: Vec<(Window, Counts)> =
             Arc::clone(&watched.windows).iter().map(|window| (*window, watched.over(*window, live))).collect();
@@ -172,7 +235,9 @@ impl Round<'_> {
             }
         };
         let mut status = SloStatus {
-            revision: watched.revision.as_deref().map(Arc::from),
+            revision: None,
+            group: watched.group.clone(),
+            backfill: None,
             windows: Vec::new(),
             period: period.span,
             period_end: whole.map(|whole| whole.end),
@@ -190,7 +255,7 @@ impl Round<'_> {
         status.projected_exhaustion = self.exhaustion(watched, &period, &status, &recent, live);
         if slo.slo.tiers.is_empty() {
             let coverage = self.coverage(UNTIERED, now);
-            status.evaluation = self.evaluation(watched, slo.slo.window, coverage, &untiered);
+            status.evaluation = self.evaluation(watched, is_known, slo.slo.window, coverage, &untiered);
             status.coverage = coverage.ratio();
         }
         let is_excluded = slo.slo.is_excluded(now);
@@ -202,7 +267,7 @@ impl Round<'_> {
                 _ => (over(tier.long), over(tier.short)),
             };
             let coverage = self.coverage(tier.heard(), now);
-            let evaluation = self.evaluation(watched, tier.long, coverage, &short);
+            let evaluation = self.evaluation(watched, is_known, tier.long, coverage, &short);
             if index == 0 {
                 (status.evaluation, status.coverage) = (evaluation, coverage.ratio());
             }
@@ -218,7 +283,8 @@ impl Round<'_> {
             // In minutes that do not count nothing begins and nothing ends.
             let trusted = if is_excluded { Evaluation::Stale } else { evaluation };
             let observation = Observation { evaluation: trusted, burns, long_total: long.total() };
-            let decisive = Decisive { tier: tier.clone(), long, short, slo: Arc::clone(&slo) };
+            let group = watched.group.clone();
+            let decisive = Decisive { tier: tier.clone(), long, short, slo: Arc::clone(&slo), group };
             let texts = if is_firing || burns {
                 self.annotations(burn_tier, &decisive, &evidence, &status, now)
             } else {
@@ -229,7 +295,6 @@ impl Round<'_> {
             status.tiers.push(TierStatus { tier: tier.clone(), severity, held_back, state, evaluation });
         }
         self.mute(&watched.alert_ids, is_excluded);
-        self.telemetry(watched, &status, &over(watched.longest()));
         status.windows = windows;
         status
     }
@@ -269,7 +334,14 @@ impl Round<'_> {
         Some(UnixMicros(self.at.time.0 + minutes * MINUTE_MICROS))
     }
 
-    fn evaluation(&self, watched: &Watched, long: Window, coverage: Coverage, short: &Counts) -> Evaluation {
+    fn evaluation(
+        &self,
+        watched: &Watched,
+        is_known: bool,
+        long: Window,
+        coverage: Coverage,
+        short: &Counts,
+    ) -> Evaluation {
         let heard = |last: Minute| self.at.time.0.saturating_sub(Minute(last.0 + 1).start().0) <= HEARTBEAT_US;
         let minutes = long.at(watched.ring.now());
         let mut sources = watched.fed_by.iter().filter(|(_, last)| minutes.contains(last)).peekable();
@@ -278,7 +350,7 @@ impl Round<'_> {
             |(service, last): (&String, &Minute)| !heard(*last) && !self.arrivals.last_seen(service).is_some_and(heard);
         let all_silent = sources.peek().is_some() && sources.all(silent);
         let telemetry = Telemetry {
-            history: if watched.past == Past::Known { History::Counted } else { History::Counting },
+            history: if is_known { History::Counted } else { History::Counting },
             watermark_age_us: self.at.watermark_age_us(),
             covered_minutes: coverage.covered,
             short_minutes: coverage.ended,
@@ -287,30 +359,31 @@ impl Round<'_> {
         telemetry.evaluation(short.total())
     }
 
-    /// `TelemetryStale`: what was heard of within the longest tier is not heard of any more.
-    fn telemetry(&mut self, watched: &Watched, status: &SloStatus, longest: &Counts) {
-        let Some(id) = watched.alert_ids.last() else { return };
+    /// `TelemetryStale`: what was heard of within the longest tier is not heard of any more, in no group.
+    fn telemetry(&mut self, definition: &Definition, is_known: bool, is_stale: bool, heard: &Counts, coverage: f64) {
+        let slo = &definition.slo.slo;
         let observation = Observation {
-            evaluation: match status.evaluation {
-                Evaluation::Learning => Evaluation::Learning,
-                _ if watched.slo.slo.is_excluded(watched.ring.now()) => Evaluation::Stale,
-                _ => Evaluation::Ok,
+            evaluation: match is_known {
+                false => Evaluation::Learning,
+                true if slo.is_excluded(Minute::of(self.at.time)) => Evaluation::Stale,
+                true => Evaluation::Ok,
             },
-            burns: status.evaluation == Evaluation::Stale && longest.total() > 0,
-            long_total: longest.total(),
+            burns: is_stale && heard.total() > 0,
+            long_total: heard.total(),
         };
         let mut texts = BTreeMap::new();
         if observation.burns {
             let summary = format!(
                 "{}/{} cannot be evaluated: telemetry is missing, its alerts are frozen",
-                watched.slo.slo.service, watched.slo.slo.name
+                slo.service, slo.name
             );
             texts.insert("summary".to_owned(), summary);
-            texts.insert("coverage".to_owned(), format!("{:.3}", status.coverage));
+            texts.insert("coverage".to_owned(), format!("{coverage:.3}"));
             texts.insert("watermark".to_owned(), rfc3339(self.at.watermark));
         }
         let patience = Patience { pending_us: STALE_FOR_US, keep_firing_us: 0 };
-        self.step(id, &observation, patience, None, texts);
+        self.mute(std::slice::from_ref(&definition.telemetry), slo.is_excluded(Minute::of(self.at.time)));
+        self.step(&definition.telemetry, &observation, patience, None, texts);
     }
 
     /// Takes an alert to its next state and notes the change.
@@ -402,11 +475,11 @@ impl Round<'_> {
     }
 
     /// Ends alerts whose SLO is gone. If files are broken of which nothing is in force, it may be theirs: then those that fire go on as they are.
-    pub(super) fn end_orphans(&mut self, is_partial: bool, is_known: impl Fn(&str) -> bool) {
+    pub(super) fn end_orphans(&mut self, is_partial: bool, is_known: impl Fn(&AlertId) -> bool) {
         let orphans: Vec<(AlertId, State)> = self
             .alerts
             .values()
-            .filter(|alert| !is_known(&alert.id.fingerprint))
+            .filter(|alert| !is_known(&alert.id))
             .map(|alert| (alert.id.clone(), alert.state))
             .collect();
         for (id, state) in orphans {
@@ -437,7 +510,7 @@ impl Round<'_> {
         now: Minute,
     ) -> BTreeMap<String, String> {
         let (slo, counts) = (&decisive.slo.slo, &status.counts);
-        let Decisive { tier, long, short, .. } = decisive;
+        let Decisive { tier, long, short, group, .. } = decisive;
         let rate = |counts: &Counts| {
             burn_rate(counts, slo.target).map_or("none".to_owned(), |rate| format!("{:.2}", rate.to_f64()))
         };
@@ -453,12 +526,17 @@ impl Round<'_> {
             Budgeting::Occurrences => Span { start: *window.at(now).start(), end: Minute(now.0 + 1) },
             Budgeting::Timeslices(slices) => slices.window_at(window, now),
         };
-        let sql = |minutes: Span| statement(slo, minutes, Some(self.at.position));
+        let of_group = group.as_ref().map_or(String::new(), |group| {
+            let values = group.values().into_iter().map(|(column, value)| format!("{column} {value:?}"));
+            format!(" ({})", values.collect::<Vec<_>>().join(", "))
+        });
+        let condition = group.as_ref().map_or(String::new(), |group| group.condition(NAMED_MAX));
+        let sql = |minutes: Span| statement(slo, &condition, minutes, Some(self.at.position));
         let percent = |ratio: Ratio| format!("{:.1} %", ratio.to_f64() * 100.0);
         let consumed = consumption(long, status.allowed(), slo.target).filter(|_| tier.measure == Measure::Consumption);
         let summary = match consumed {
             Some(part) => format!(
-                "{}/{} has spent {} of its error budget of {} in {}: {}{what} failed; {left} is left",
+                "{}/{}{of_group} has spent {} of its error budget of {} in {}: {}{what} failed; {left} is left",
                 slo.service,
                 slo.name,
                 percent(part),
@@ -467,7 +545,7 @@ impl Round<'_> {
                 failed(long),
             ),
             None => format!(
-                "{}/{} burns its error budget {} times as fast as allowed over {}: {}{what} failed; {} of the budget of {} is left",
+                "{}/{}{of_group} burns its error budget {} times as fast as allowed over {}: {}{what} failed; {} of the budget of {} is left",
                 slo.service,
                 slo.name,
                 rate(long),
@@ -513,7 +591,10 @@ impl Round<'_> {
             texts.insert(format!("{name}_bad_weighted"), bad);
             texts.insert(format!("{name}_total_weighted"), total);
         }
-        let fixed = |column| decisive.slo.sli.fixed_value(column);
+        let fixed = |column| {
+            let value = group.as_ref().and_then(|group| group.value(column));
+            value.or_else(|| decisive.slo.sli.fixed_value(column))
+        };
         let service = fixed("service_name").unwrap_or(&slo.service);
         if let Some(owner) = self.ownership.owner(Some(service), fixed("tool_server"), fixed("tool_name")) {
             texts.insert("team".to_owned(), owner.team.clone());

@@ -12,12 +12,12 @@ use crate::slo::definition::{Budgeting, Slo};
 use crate::slo::sql::{self, recount, scope};
 
 /// A statement that counts the good and the bad events of some minutes, or the good and the bad slices that begin in them, over the rows up
-/// to a position of the log.
+/// to a position of the log. `group` is the condition of the SLO's group, if it has groups ([`Group::condition`](crate::slo::group::Group::condition)).
 #[must_use]
-pub fn statement(slo: &Slo, minutes: Span, position: Option<WalPosition>) -> String {
+pub fn statement(slo: &Slo, group: &str, minutes: Span, position: Option<WalPosition>) -> String {
     let span = |minutes: Span| sql::Span { from: minutes.start.start(), to: minutes.end.start(), position };
     match slo.budgeting {
-        Budgeting::Occurrences => recount(&slo.sli, &span(minutes)) + &excluded(slo, minutes),
+        Budgeting::Occurrences => recount(&slo.sli, &span(minutes)) + group + &excluded(slo, minutes),
         Budgeting::Timeslices(slices) => {
             let minutes = slices.minutes_of(minutes);
             let (total, bad) = (sql::total(&slo.sli), sql::bad(&slo.sli));
@@ -28,7 +28,7 @@ pub fn statement(slo: &Slo, minutes: Span, position: Option<WalPosition>) -> Str
                 "SELECT count(*) FILTER (WHERE good * {one} >= total * {target}) AS good, \
                  count(*) FILTER (WHERE good * {one} < total * {target}) AS bad FROM (SELECT \
                  CAST(count(*) FILTER (WHERE {total}) - count(*) FILTER (WHERE {bad}) AS DECIMAL(24, 0)) AS good, \
-                 CAST(count(*) FILTER (WHERE {total}) AS DECIMAL(24, 0)) AS total FROM calls WHERE {}{} \
+                 CAST(count(*) FILTER (WHERE {total}) AS DECIMAL(24, 0)) AS total FROM calls WHERE {}{group}{} \
                  GROUP BY date_bin(INTERVAL '{} minutes', end_time, TIMESTAMP '1970-01-01T00:00:00Z')) WHERE total > 0",
                 scope(&slo.sli, &span(minutes)),
                 excluded(slo, minutes),

@@ -1,5 +1,6 @@
 //! The thread of the evaluation.
 
+mod backfill;
 mod load;
 mod prove;
 mod write;
@@ -21,18 +22,20 @@ use toolgauge_proto::time::UnixMicros;
 
 use super::alerts::{AlertId, Change};
 use super::append::{Appender, Context};
+use super::definition::{Definition, LooseTally, SettledTally};
 use super::history::Revision;
 use super::round::{Alerts, At, Round};
 use super::telemetry::Arrivals;
-use super::watched::{LooseTally, SettledTally, Watched};
 use super::{AlertStatus, EvaluateSettings, Evaluated, SeriesRequest, Shared};
 use crate::engine::Engine;
 use crate::json::rfc3339;
 use crate::notify::PostableAlert;
 use crate::slo::counter::Counter;
+use crate::slo::definition::Slo;
+use crate::slo::group::NO_GROUP;
 use crate::slo::set::{SloSet, Sources};
 use crate::tables::Catalog;
-use load::Reading;
+use backfill::Reading;
 use prove::Proof;
 
 /// How often it is looked whether to end.
@@ -66,16 +69,18 @@ struct Thread {
     appender: Appender,
     sources: Sources,
     set: Arc<SloSet>,
-    watched: Vec<Watched>,
-    /// The fingerprints of all alerts that they can have.
-    known: HashSet<Arc<str>>,
+    /// By service and name; a successor stands behind the one that answers for it.
+    definitions: Vec<Definition>,
+    /// The names that rows of `slo_1m` have, or had: none is given twice.
+    names: HashSet<Revision>,
+    /// Counts the definitions, by their places.
     counter: Counter,
-    /// Live rows of the last evaluation.
-    live: LooseTally,
     arrivals: Arrivals,
     alerts: Alerts,
     /// Rows up to here are in the rings.
     folded: WalPosition,
+    /// The rows after here are those that were counted as live ones last.
+    live_after: WalPosition,
     /// Whether rows have come since the last append to `slo_1m`.
     has_folded: bool,
     /// Time of the last evaluation.
@@ -112,7 +117,7 @@ impl Thread {
             self.take_appended();
             self.answer();
             if Instant::now() >= next {
-                if let Err(error) = self.reload(HashSet::new()) {
+                if let Err(error) = self.reload(HashMap::new()) {
                     tracing::error!(error = error.to_string(), "take the SLOs as they are now");
                 }
                 self.evaluate();
@@ -131,32 +136,21 @@ impl Thread {
         for batch in settled.rows.iter() {
             self.shared.counters.rows.fetch_add(batch.num_rows() as u64, Relaxed);
             self.has_folded |= batch.num_rows() > 0;
-            if let Err(error) = self.counter.count(batch, None, &mut SettledTally(&mut self.watched)) {
+            if let Err(error) = self.counter.count(batch, None, &mut SettledTally(&mut self.definitions)) {
                 tracing::error!(%error, "count settled rows");
             }
+        }
+        for definition in &mut self.definitions {
+            definition.admit_staged();
+            let overflowed = definition.take_overflowed();
+            self.shared.counters.overflowed_events.fetch_add(overflowed, Relaxed);
         }
         self.folded = self.folded.max(settled.up_to);
     }
 
     fn evaluate(&mut self) {
         let began = Instant::now();
-        let view = self.lake.view();
-        // Whatever is committed in the view was offered before.
-        while self.folded < view.committed {
-            match self.feed.recv(Duration::ZERO) {
-                FeedItem::Rows(rows) => self.fold(&rows),
-                // The collector is about to end, and so is this.
-                FeedItem::End => return,
-                FeedItem::Nothing => {
-                    tracing::error!(folded = %self.folded, committed = %view.committed, "rows are committed that did not come");
-                    return;
-                }
-            }
-        }
-        let live = match self.count_live(&view) {
-            Ok(live) => live,
-            Err(error) => return tracing::error!(%error, "count live rows"),
-        };
+        let Some(view) = self.catch_up() else { return };
         let clock = self.clock.now();
         self.time = self.time.max(clock);
         let now = Minute::of(self.time);
@@ -178,15 +172,25 @@ impl Thread {
             ownership: &ownership,
         };
         let waiting = round.changes.len();
-        let mut slos = Vec::with_capacity(self.watched.len());
-        for (watched, live) in self.watched.iter_mut().zip(&live.counts) {
-            watched.advance(now);
-            self.shared.counters.verdicts_turned.fetch_add(watched.judge(live), Relaxed);
-            slos.push(round.evaluate(watched, live));
+        let mut slos = Vec::with_capacity(self.definitions.len());
+        for place in 0..self.definitions.len() {
+            let next = self.definitions.get(place + 1).filter(|next| next.is_successor);
+            let backfill = next.map(Definition::backfill);
+            let definition = &mut self.definitions[place];
+            definition.advance(now);
+            self.shared.counters.verdicts_turned.fetch_add(definition.judge(), Relaxed);
+            if !definition.is_successor {
+                round.definition(definition, backfill, &mut slos);
+            }
         }
-        round.end_orphans(self.set.is_partial, |fingerprint| self.known.contains(fingerprint));
+        let definitions = &self.definitions;
+        round.end_orphans(self.set.is_partial, |id| {
+            let own = (id.label("service"), id.label("slo"));
+            let of = |slo: &Slo| (Some(slo.service.as_str()), Some(slo.name.as_str())) < own;
+            let place = definitions.partition_point(|definition| of(&definition.slo.slo));
+            definitions.get(place).is_some_and(|definition| definition.has_alert(id))
+        });
         let changes = (self.changes.len() - waiting) as u64;
-        self.live = live;
         let alerts = self.alerts.values().map(|alert| AlertStatus {
             fingerprint: Arc::clone(&alert.id.fingerprint),
             labels: Arc::clone(&alert.id.labels),
@@ -194,30 +198,52 @@ impl Thread {
             state: alert.state,
         });
         let evaluated = Evaluated { at: Some(at), set: Arc::clone(&self.set), slos, alerts: alerts.collect() };
+        // Whoever sees the evaluation knows how many changes there are to come.
+        self.shared.counters.changes.fetch_add(changes, Relaxed);
         self.shared.evaluated.store(Arc::new(evaluated));
         self.shared.ready.store(true, Ordering::Release);
         self.deliver();
         let counters = &self.shared.counters;
         counters.rounds.fetch_add(1, Relaxed);
-        counters.changes.fetch_add(changes, Relaxed);
         counters.round_micros.fetch_add(began.elapsed().as_micros() as u64, Relaxed);
     }
 
-    fn count_live(&mut self, view: &View) -> Result<LooseTally, arrow::error::ArrowError> {
-        let mut live = LooseTally::new(self.watched.len());
+    /// Counts the rows of the newest view: the committed ones of it that have not come yet, and the live ones. None if that is not possible.
+    fn catch_up(&mut self) -> Option<Arc<View>> {
+        let view = self.lake.view();
+        // Whatever is committed in the view was offered before.
+        while self.folded < view.committed {
+            match self.feed.recv(Duration::ZERO) {
+                FeedItem::Rows(rows) => self.fold(&rows),
+                // The collector is about to end, and so is this.
+                FeedItem::End => return None,
+                FeedItem::Nothing => {
+                    tracing::error!(folded = %self.folded, committed = %view.committed, "rows are committed that did not come");
+                    return None;
+                }
+            }
+        }
+        if let Err(error) = self.count_live(&view) {
+            tracing::error!(%error, "count live rows");
+            return None;
+        }
+        self.live_after = self.folded;
+        Some(view)
+    }
+
+    fn count_live(&mut self, view: &View) -> Result<(), arrow::error::ArrowError> {
+        let mut live = LooseTally::new(&self.definitions, self.definitions.len());
         for batch in view.table(Table::Calls).live.get()?.iter() {
             self.counter.count(batch, Some(self.folded), &mut live)?;
         }
-        for (watched, logical) in self.watched.iter_mut().zip(&mut live.logical) {
-            watched.live_logical = std::mem::take(logical);
-        }
-        for (watched, fed_by) in self.watched.iter_mut().zip(&live.fed_by) {
-            fed_by.iter().for_each(|(service, minute)| watched.fed(service, *minute));
+        let live = live.of;
+        for (definition, live) in self.definitions.iter_mut().zip(live) {
+            definition.take_live(live);
         }
         for batch in view.table(Table::Arrivals).live.get()?.iter() {
             self.arrivals.add(batch)?;
         }
-        Ok(live)
+        Ok(())
     }
 
     /// Sends what is due: what has changed and is committed, what fires on, and what was resolved a short while ago.
@@ -259,21 +285,23 @@ impl Thread {
 
     fn answer(&mut self) {
         while let Ok(request) = self.requests.try_recv() {
-            let SeriesRequest { service, slo, from, to, answer } = request;
-            let place = self
-                .watched
-                .iter()
-                .position(|watched| watched.slo.slo.service == service && watched.slo.slo.name == slo);
-            let series = place.map(|place| {
-                let mut series: HashMap<Minute, Counts> = self.watched[place].ring.minutes(from..=to).collect();
-                for (minute, counts) in
-                    self.live.counts[place].iter().filter(|(minute, _)| (from..=to).contains(*minute))
-                {
+            let SeriesRequest { service, slo, group, from, to, answer } = request;
+            // Rows that have settled since then are no live ones any more.
+            if self.live_after != self.folded {
+                self.catch_up();
+            }
+            let named =
+                |definition: &&Definition| definition.slo.slo.service == service && definition.slo.slo.name == slo;
+            let definition = self.definitions.iter().find(named);
+            let watched = definition.and_then(|definition| definition.find(group.as_ref()));
+            let series = watched.map(|watched| {
+                let mut series: HashMap<Minute, Counts> = watched.ring.minutes(from..=to).collect();
+                for (minute, counts) in watched.live.iter().filter(|(minute, _)| (from..=to).contains(*minute)) {
                     *series.entry(*minute).or_default() += counts;
                 }
                 let mut series: Vec<(Minute, Counts)> = series.into_iter().collect();
                 series.sort_unstable_by_key(|(minute, _)| *minute);
-                series.iter_mut().for_each(|(minute, counts)| *counts = self.watched[place].shown(*minute, *counts));
+                series.iter_mut().for_each(|(minute, counts)| *counts = watched.shown(*minute, *counts));
                 series
             });
             // Whoever asked may be gone.
@@ -288,6 +316,9 @@ fn link(external_url: &str, id: &AlertId) -> Option<String> {
     let label = |name: &str| id.label(name).unwrap_or_default();
     let path = ["api", "v1", "slos", label("service"), label("slo")];
     url.path_segments_mut().ok()?.pop_if_empty().extend(path);
+    if *id.group != *NO_GROUP {
+        url.query_pairs_mut().append_pair("group", &id.group);
+    }
     Some(url.into())
 }
 

@@ -1,4 +1,4 @@
-//! One SLO as it is watched: its counts by the minute, its tiers, and what has not been written down yet.
+//! One SLO, or one of its groups, as it is watched: its counts by the minute, its tiers, and what has not been written down yet.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -9,32 +9,22 @@ use toolgauge_analytics::forecast::{Pace, Rolling};
 use toolgauge_analytics::sli::Counts;
 use toolgauge_analytics::timeslice::{Judged, SliceCounts, Slices};
 use toolgauge_analytics::window::{Minute, MinuteRing, Window};
-use toolgauge_proto::id::WalPosition;
 
 use super::alerts::AlertId;
+use super::definition::{Loose, Past};
 use super::round::{PROJECTION, UNTIERED};
-use crate::slo::counter::Tally;
 use crate::slo::definition::{Budgeting, Mode, Period, Slo};
+use crate::slo::group::Group;
 use crate::slo::set::CompiledSlo;
 
 /// Most services that are remembered of an SLO.
 const SERVICES_MAX: usize = 1_000;
 
-/// Whether the history of an SLO is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Past {
-    /// Nobody has begun to.
-    Waiting,
-    /// It is being read.
-    Reading,
-    /// It is.
-    Known,
-}
-
-/// One SLO.
+/// One SLO, or one of its groups.
 #[derive(Debug)]
 pub(super) struct Watched {
     pub(super) slo: Arc<CompiledSlo>,
+    pub(super) group: Option<Arc<Group>>,
     /// The windows of the tiers, and the SLO's own if it rolls, shortest first.
     pub(super) windows: Arc<[Window]>,
     /// It has sums over these windows and some more.
@@ -47,14 +37,13 @@ pub(super) struct Watched {
     logical: Option<MinuteRing>,
     /// The same of the live rows of this evaluation.
     pub(super) live_logical: Live,
-    pub(super) past: Past,
-    /// What its rows in `slo_1m` are called: [`Watched::name_rows`].
-    pub(super) revision: Option<String>,
+    /// Of the live rows, as of the last evaluation.
+    pub(super) live: Live,
     /// What has not been written to `slo_1m` yet.
     pub(super) pending: HashMap<Minute, Counts>,
     /// The services of its events, with the last minute of each.
     pub(super) fed_by: HashMap<String, Minute>,
-    /// Of each tier, then of its telemetry.
+    /// Of each tier.
     pub(super) alert_ids: Vec<AlertId>,
 }
 
@@ -107,41 +96,27 @@ impl PeriodCounts {
 }
 
 impl Watched {
-    pub(super) fn new(slo: CompiledSlo, now: Minute) -> Self {
+    pub(super) fn new(slo: &Arc<CompiledSlo>, group: Option<Arc<Group>>, now: Minute) -> Self {
         let windows = windows_of(&slo.slo);
-        let alert_ids = alert_ids(&slo);
         Self {
+            alert_ids: alert_ids(slo, group.as_deref()),
             ring: MinuteRing::new(held(&slo.slo, &windows), now),
             windows,
             verdicts: Verdicts::of(&slo.slo),
             forecast: None,
             logical: logical_of(&slo.slo, now),
             live_logical: Live::new(),
-            past: Past::Waiting,
-            revision: None,
+            live: Live::new(),
             pending: HashMap::new(),
             fed_by: HashMap::new(),
-            alert_ids,
-            slo: Arc::new(slo),
+            slo: Arc::clone(slo),
+            group,
         }
     }
 
-    /// What its rows are called if it counts them as they come from this position on. A definition that comes back after it was
-    /// gone has missed rows: then its old ones must not be taken for all.
-    pub(super) fn name_rows(&self, from: WalPosition) -> String {
-        format!("{}-{from}", self.slo.sli.revision)
-    }
-
-    /// Whether it counts what another definition counts, as far back.
-    pub(super) fn counts_as(&self, slo: &CompiledSlo) -> bool {
-        let longest = |windows: &[Window]| windows.iter().max().copied();
-        let windows = held(&slo.slo, &windows_of(&slo.slo));
-        self.slo.sli.sli.revision() == slo.sli.sli.revision() && longest(&windows) == longest(self.ring.windows())
-    }
-
     /// Takes another target, description, file or tiers.
-    pub(super) fn redefine(&mut self, slo: CompiledSlo) {
-        self.alert_ids = alert_ids(&slo);
+    pub(super) fn redefine(&mut self, slo: &Arc<CompiledSlo>) {
+        self.alert_ids = alert_ids(slo, self.group.as_deref());
         self.windows = windows_of(&slo.slo);
         let windows = held(&slo.slo, &self.windows);
         if *windows != *self.ring.windows() {
@@ -159,20 +134,12 @@ impl Watched {
                 ring.add(minute, &counts);
             });
         }
-        self.slo = Arc::new(slo);
-    }
-
-    /// Forgets all counts.
-    pub(super) fn clear(&mut self) {
-        self.ring = MinuteRing::new(self.ring.windows().into(), self.ring.now());
-        (self.verdicts, self.forecast) = (Verdicts::of(&self.slo.slo), None);
-        self.logical = logical_of(&self.slo.slo, self.ring.now());
-        self.pending.clear();
+        self.slo = Arc::clone(slo);
     }
 
     /// The longest of its long windows.
     pub(super) fn longest(&self) -> Window {
-        self.slo.slo.tiers.iter().map(|tier| tier.tier.long).max().unwrap_or(self.slo.slo.window)
+        longest_of(&self.slo.slo)
     }
 
     /// Adds to a minute what is not written down yet.
@@ -189,6 +156,11 @@ impl Watched {
         if let Some(ring) = &mut self.logical {
             ring.add(minute, counts);
         }
+    }
+
+    /// Forgets its logical calls.
+    pub(super) fn forget_logical(&mut self) {
+        self.logical = logical_of(&self.slo.slo, self.ring.now());
     }
 
     /// Since when its logical calls have to be known, if they have to.
@@ -229,6 +201,13 @@ impl Watched {
             self.fed_by.remove(&oldest.unwrap_or_default());
         }
         self.fed_by.insert(service.to_owned(), minute);
+    }
+
+    /// Takes its live rows.
+    pub(super) fn take_live(&mut self, live: Loose) {
+        live.fed_by.iter().for_each(|(service, minute)| self.fed(service, *minute));
+        self.live = live.counts;
+        self.live_logical = live.logical;
     }
 
     /// Goes to another minute.
@@ -303,12 +282,12 @@ impl Watched {
 
     /// Gives their verdicts to the slices that have ended since the last time, and to those of which counts have changed or live rows are known. How
     /// many have another one than before.
-    pub(super) fn judge(&mut self, live: &Live) -> u64 {
+    pub(super) fn judge(&mut self, live: &Live, past: Past) -> u64 {
         let Some(mut verdicts) = self.verdicts.take() else { return 0 };
         // What was judged before the history was known was not.
-        if verdicts.past != self.past {
+        if verdicts.past != past {
             verdicts.judged.clear();
-            verdicts.past = self.past;
+            verdicts.past = past;
         }
         let (slices, now) = (verdicts.slices, self.ring.now());
         let period = self.slices_of_period(&slices);
@@ -338,7 +317,7 @@ impl Watched {
         }
         verdicts.open = with_rows;
         self.verdicts = Some(verdicts);
-        if let (Some(first), true) = (turned.first(), self.past == Past::Known) {
+        if let (Some(first), true) = (turned.first(), past == Past::Known) {
             tracing::info!(
                 service = self.slo.slo.service,
                 slo = self.slo.slo.name,
@@ -421,8 +400,13 @@ fn logical_of(slo: &Slo, now: Minute) -> Option<MinuteRing> {
     Some(MinuteRing::new([Window::from_minutes(longest.minutes() + slice)].into(), now))
 }
 
+/// The longest of the long windows of an SLO.
+pub(super) fn longest_of(slo: &Slo) -> Window {
+    slo.tiers.iter().map(|tier| tier.tier.long).max().unwrap_or(slo.window)
+}
+
 /// The windows that are shown.
-fn windows_of(slo: &Slo) -> Arc<[Window]> {
+pub(super) fn windows_of(slo: &Slo) -> Arc<[Window]> {
     let mut windows: Vec<Window> = slo.tiers.iter().flat_map(|tier| [tier.tier.short, tier.tier.long]).collect();
     if let Period::Rolling(window) = slo.period {
         windows.push(window);
@@ -433,7 +417,7 @@ fn windows_of(slo: &Slo) -> Arc<[Window]> {
 }
 
 /// The windows whose sums are held: those that are shown, those that are needed besides, and one that is as long as what has to be remembered.
-fn held(slo: &Slo, shown: &[Window]) -> Arc<[Window]> {
+pub(super) fn held(slo: &Slo, shown: &[Window]) -> Arc<[Window]> {
     let mut windows: Vec<Window> = shown.iter().copied().chain([UNTIERED, PROJECTION]).collect();
     if let Period::Calendar(calendar) = slo.period {
         windows.push(calendar.longest());
@@ -446,74 +430,37 @@ fn held(slo: &Slo, shown: &[Window]) -> Arc<[Window]> {
     windows.into()
 }
 
-fn alert_ids(slo: &CompiledSlo) -> Vec<AlertId> {
-    let labels = |alertname: &str, severity: &str, burn_tier: Option<&str>| {
-        let tool = slo.sli.fixed_value("tool_name").map(|tool| ("tool", tool));
-        let tenant = slo.sli.fixed_value("tenant").map(|tenant| ("tenant", tenant));
-        let own = [
-            ("alertname", alertname),
-            ("service", slo.slo.service.as_str()),
-            ("slo", slo.slo.name.as_str()),
-            ("severity", severity),
-        ];
-        let labels = own.into_iter().chain(tool).chain(tenant).chain(burn_tier.map(|tier| ("burn_tier", tier)));
-        labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect::<BTreeMap<String, String>>()
+fn alert_ids(slo: &CompiledSlo, group: Option<&Group>) -> Vec<AlertId> {
+    let id = |labels| match group {
+        Some(group) => AlertId::of_group(labels, Arc::clone(group.text())),
+        None => AlertId::new(labels),
     };
-    let burns = slo.slo.tiers.iter().map(|tier| labels("ErrorBudgetBurn", &tier.severity, Some(&tier.tier.name)));
-    burns.chain([labels("TelemetryStale", &slo.slo.ticket_severity, None)]).map(AlertId::new).collect()
+    let tiers = slo.slo.tiers.iter();
+    tiers.map(|tier| id(labels(slo, group, "ErrorBudgetBurn", &tier.severity, Some(&tier.tier.name)))).collect()
 }
 
-/// Settled rows go to the SLOs that are watched.
-#[derive(Debug)]
-pub(super) struct SettledTally<'a>(pub(super) &'a mut [Watched]);
-
-impl Tally for SettledTally<'_> {
-    fn add(&mut self, slo: usize, minute: Minute, counts: &Counts) {
-        self.0[slo].add(minute, counts);
+/// The labels of an alert of an SLO, or of one of its groups.
+pub(super) fn labels(
+    slo: &CompiledSlo,
+    group: Option<&Group>,
+    alertname: &str,
+    severity: &str,
+    burn_tier: Option<&str>,
+) -> BTreeMap<String, String> {
+    let tool = slo.sli.fixed_value("tool_name").map(|tool| ("tool", tool));
+    let tenant = slo.sli.fixed_value("tenant").map(|tenant| ("tenant", tenant));
+    let own = [
+        ("alertname", alertname),
+        ("service", slo.slo.service.as_str()),
+        ("slo", slo.slo.name.as_str()),
+        ("severity", severity),
+    ];
+    let labels = own.into_iter().chain(tool).chain(tenant).chain(burn_tier.map(|tier| ("burn_tier", tier)));
+    let mut labels: BTreeMap<String, String> =
+        labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    // To an Alertmanager an empty label is none.
+    for (name, value) in group.iter().flat_map(|group| group.labels()).filter(|(_, value)| !value.is_empty()) {
+        labels.insert(name.to_owned(), value.to_owned());
     }
-
-    fn add_logical(&mut self, slo: usize, minute: Minute, counts: &Counts) {
-        self.0[slo].add_logical(minute, counts);
-    }
-
-    fn fed_by(&mut self, slo: usize, service: &str, minute: Minute) {
-        self.0[slo].fed(service, minute);
-    }
-}
-
-/// Rows that stay outside of the SLOs: live ones, of one evaluation, and those of a history that is being read.
-#[derive(Debug, Default)]
-pub(super) struct LooseTally {
-    pub(super) counts: Vec<Live>,
-    pub(super) logical: Vec<Live>,
-    pub(super) fed_by: Vec<HashMap<String, Minute>>,
-}
-
-impl LooseTally {
-    pub(super) fn new(slos: usize) -> Self {
-        Self {
-            counts: vec![HashMap::new(); slos],
-            logical: vec![HashMap::new(); slos],
-            fed_by: vec![HashMap::new(); slos],
-        }
-    }
-}
-
-impl Tally for LooseTally {
-    fn add(&mut self, slo: usize, minute: Minute, counts: &Counts) {
-        *self.counts[slo].entry(minute).or_default() += counts;
-    }
-
-    fn add_logical(&mut self, slo: usize, minute: Minute, counts: &Counts) {
-        *self.logical[slo].entry(minute).or_default() += counts;
-    }
-
-    fn fed_by(&mut self, slo: usize, service: &str, minute: Minute) {
-        match self.fed_by[slo].get_mut(service) {
-            Some(last) => *last = minute.max(*last),
-            None => {
-                self.fed_by[slo].insert(service.to_owned(), minute);
-            }
-        }
-    }
+    labels
 }

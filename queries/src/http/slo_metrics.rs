@@ -38,7 +38,9 @@ pub(super) fn text(evaluator: &Evaluator) -> String {
         .slos
         .iter()
         .map(|status| {
-            format!("service=\"{}\",slo=\"{}\"", escaped(&status.slo.slo.service), escaped(&status.slo.slo.name))
+            let (service, slo) = (escaped(&status.slo.slo.service), escaped(&status.slo.slo.name));
+            let group = status.group.as_ref().map(|group| format!(",group=\"{}\"", escaped(group.text())));
+            format!("service=\"{service}\",slo=\"{slo}\"{}", group.unwrap_or_default())
         })
         .collect();
     let slos = || evaluated.slos.iter().zip(&labels);
@@ -85,6 +87,20 @@ pub(super) fn text(evaluator: &Evaluator) -> String {
     for (status, labels) in slos() {
         states.line(&format!("{{{labels},evaluation=\"{}\"}}", status.evaluation.as_str()), 1);
     }
+    let mut backfills = Metric::new(
+        &mut text,
+        "toolgauge_slo_backfill_progress_ratio",
+        "gauge",
+        "Share of the history that is counted of SLOs that are new or count something else.",
+    );
+    let mut told = None;
+    for status in &evaluated.slos {
+        let key = Some((&status.slo.slo.service, &status.slo.slo.name));
+        if let Some(backfill) = status.backfill.as_ref().filter(|_| told.replace(key) != Some(key)) {
+            let (service, slo) = (escaped(&status.slo.slo.service), escaped(&status.slo.slo.name));
+            backfills.line(&format!("{{service=\"{service}\",slo=\"{slo}\"}}"), backfill.progress);
+        }
+    }
     let mut alerts = Metric::new(&mut text, "toolgauge_alerts", "gauge", "Alerts by state.");
     for state in ["pending", "firing", "resolved"] {
         let count = evaluated.alerts.iter().filter(|alert| alert.state.as_str() == state).count();
@@ -94,6 +110,12 @@ pub(super) fn text(evaluator: &Evaluator) -> String {
     let counters = evaluator.counters();
     for (name, kind, help, value) in [
         ("toolgauge_slos", "gauge", "SLOs in force.", evaluated.set.slos.len() as u64),
+        (
+            "toolgauge_slo_groups",
+            "gauge",
+            "Groups of SLOs that are watched.",
+            evaluated.slos.iter().filter(|status| status.group.is_some()).count() as u64,
+        ),
         ("toolgauge_slo_files", "gauge", "Files of SLOs.", evaluated.set.files as u64),
         (
             "toolgauge_slo_files_broken",
@@ -133,6 +155,12 @@ pub(super) fn text(evaluator: &Evaluator) -> String {
             "counter",
             "Slices of time that got another verdict, by rows that came late.",
             counters.verdicts_turned.load(Relaxed),
+        ),
+        (
+            "toolgauge_slo_groups_overflowed_events_total",
+            "counter",
+            "Settled events of SLOs with as many groups as they may have that belong to none: they count as __other__.",
+            counters.overflowed_events.load(Relaxed),
         ),
         (
             "toolgauge_alert_changes_unrecorded_total",

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
 use axum::response::Response;
+use serde::Deserialize;
 use toolgauge_analytics::budget::{Budget, burn_rate};
 use toolgauge_analytics::calendar::Span;
 use toolgauge_analytics::sli::Counts;
@@ -14,8 +15,8 @@ use toolgauge_analytics::window::Minute;
 use toolgauge_proto::api::slo::{ProofFigure, SloProof};
 
 use super::problem::Fault;
-use super::slos::{at_of, evaluated, find};
-use super::{Api, json_response};
+use super::slos::{at_of, condition_of, evaluated, find, group_of};
+use super::{Api, json_response, parameters};
 use crate::engine::Error;
 use crate::evaluate::{SloStatus, statement};
 use crate::json::rfc3339;
@@ -29,17 +30,26 @@ struct Open {
     sql: String,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProofParameters {
+    group: Option<String>,
+}
+
 pub(super) async fn proof(
     State(api): State<Arc<Api>>,
     path: Result<Path<(String, String)>, PathRejection>,
+    query: Result<Query<ProofParameters>, QueryRejection>,
 ) -> Result<Response, Fault> {
     let Path((service, name)) = path.map_err(|rejection| Fault::bad_request(rejection.body_text()))?;
+    let ProofParameters { group } = parameters(query)?;
     let (at, evaluated) = evaluated(&api)?;
-    let status = find(&evaluated, &service, &name)?;
+    let status = find(&evaluated, &service, &name, group.as_deref())?;
+    let condition = condition_of(status);
     let slo = &status.slo.slo;
     let now = Minute::of(at.time);
     let open = |name: String, minutes: Span, counts: Counts| Open {
-        sql: statement(slo, minutes, Some(at.position)),
+        sql: statement(slo, &condition, minutes, Some(at.position)),
         name,
         minutes,
         counts,
@@ -89,6 +99,7 @@ pub(super) async fn proof(
         at: at_of(&at),
         service,
         slo: name,
+        group: group_of(status),
         target: slo.target.to_string(),
         counted_in: match slo.budgeting {
             Budgeting::Occurrences => "events".to_owned(),

@@ -13,9 +13,9 @@ use toolgauge_analytics::budget::{Budget, Events, Measure, burn_rate};
 use toolgauge_analytics::sli::Counts;
 use toolgauge_analytics::window::{Minute, Window};
 use toolgauge_proto::api::slo::{
-    AlertChange, AlertReport, AlertsReport, BudgetReport, BurnRate, BurnRates, EvaluatedAt, SlicesReport, SloBurnRate,
-    SloDay, SloDefinition, SloDetail, SloFault, SloNotEvaluated, SloOwner, SloPoint, SloReport, SloSeries, SlosReport,
-    TierReport,
+    AlertChange, AlertReport, AlertsReport, BackfillReport, BudgetReport, BurnRate, BurnRates, EvaluatedAt,
+    SlicesReport, SloBurnRate, SloDay, SloDefinition, SloDetail, SloFault, SloNotEvaluated, SloOwner, SloPoint,
+    SloReport, SloSeries, SlosReport, TierReport,
 };
 use toolgauge_proto::call::Layer;
 use toolgauge_proto::time::{MINUTE_MICROS, UnixMicros};
@@ -27,7 +27,10 @@ use crate::json::rfc3339;
 use crate::report::{self, AlertFilter};
 use crate::slo::definition::Judged;
 use crate::slo::fault::Severity;
+use crate::slo::group::{self, NAMED_MAX, NO_GROUP};
 
+/// Most groups that an answer lists to whoever has named none.
+const GROUPS_SHOWN: usize = 100;
 /// Most points of a series.
 const POINTS_MAX: i64 = 1_000;
 /// Lengths of a series' steps, in minutes.
@@ -52,10 +55,56 @@ fn unknown(service: &str, name: &str) -> Fault {
     Fault::new(StatusCode::NOT_FOUND, message)
 }
 
-/// An SLO of an evaluation.
-pub(super) fn find<'a>(evaluated: &'a Evaluated, service: &str, name: &str) -> Result<&'a SloStatus, Fault> {
-    let found = evaluated.slos.iter().find(|status| status.slo.slo.service == service && status.slo.slo.name == name);
-    found.ok_or_else(|| unknown(service, name))
+/// An SLO of an evaluation, or the group of it that is named.
+pub(super) fn find<'a>(
+    evaluated: &'a Evaluated,
+    service: &str,
+    name: &str,
+    group: Option<&str>,
+) -> Result<&'a SloStatus, Fault> {
+    // By service and name, so that those of one SLO follow one another.
+    let key = |status: &SloStatus| {
+        (status.slo.slo.service.as_str().cmp(service)).then(status.slo.slo.name.as_str().cmp(name))
+    };
+    let first = evaluated.slos.partition_point(|status| key(status).is_lt());
+    let all: Vec<&SloStatus> = evaluated.slos[first..].iter().take_while(|status| key(status).is_eq()).collect();
+    let set = evaluated.set.slos.iter().find(|slo| slo.slo.service == service && slo.slo.name == name);
+    let slo = all.first().map(|status| status.slo.as_ref()).or(set);
+    let slo = &slo.ok_or_else(|| unknown(service, name))?.slo;
+    let group = group.filter(|group| *group != NO_GROUP);
+    let columns = slo.group_columns();
+    let Some(text) = group else {
+        if let (Some(status), true) =
+            (all.first(), columns.is_empty() || all.iter().any(|status| status.group.is_none()))
+        {
+            return Ok(status);
+        }
+        let texts = all.iter().filter_map(|status| Some(status.group.as_ref()?.text().to_string()));
+        let (known, more): (Vec<String>, usize) =
+            (texts.take(GROUPS_SHOWN).collect(), all.len().saturating_sub(GROUPS_SHOWN));
+        let more = if more > 0 { format!(", and {more} more, which /api/v1/slos lists") } else { String::new() };
+        let message = format!("this SLO has groups; name one with \"group\": {}{more}", known.join(", "));
+        return Err(Fault::bad_request(message));
+    };
+    if columns.is_empty() {
+        return Err(Fault::bad_request(format!("this SLO has no groups, \"group\" can only be {{}}, got {text:?}")));
+    }
+    let wanted = group::parse(columns, text).map_err(|message| Fault::bad_request(format!("\"group\": {message}")))?;
+    let found = all.into_iter().find(|status| status.group.as_ref().is_some_and(|group| *group.key() == wanted));
+    found.ok_or_else(|| {
+        let message = format!("the SLO {name:?} of service {service:?} has no group {text}; /api/v1/slos lists them");
+        Fault::new(StatusCode::NOT_FOUND, message)
+    })
+}
+
+/// The values of its group.
+pub(super) fn group_of(status: &SloStatus) -> BTreeMap<String, String> {
+    status.group.as_ref().map_or_else(BTreeMap::new, |group| group.values())
+}
+
+/// The conditions of its group.
+pub(super) fn condition_of(status: &SloStatus) -> String {
+    status.group.as_ref().map_or(String::new(), |group| group.condition(NAMED_MAX))
 }
 
 pub(super) fn at_of(at: &At) -> EvaluatedAt {
@@ -146,7 +195,7 @@ pub(super) fn slo_report(status: &SloStatus) -> SloReport {
     SloReport {
         service: slo.service.clone(),
         slo: slo.name.clone(),
-        group: BTreeMap::new(),
+        group: group_of(status),
         owner: None,
         display_name: slo.display_name.clone(),
         description: slo.description.clone(),
@@ -198,6 +247,10 @@ pub(super) fn slo_report(status: &SloStatus) -> SloReport {
         state: state_of(status).to_owned(),
         evaluation: status.evaluation.as_str().to_owned(),
         coverage: status.coverage,
+        backfill: status
+            .backfill
+            .as_ref()
+            .map(|backfill| BackfillReport { revision: backfill.revision.to_string(), progress: backfill.progress }),
     }
 }
 
@@ -207,7 +260,7 @@ pub(super) async fn burn_rates(State(api): State<Arc<Api>>) -> Result<Response, 
         status.windows.iter().map(|(window, counts)| SloBurnRate {
             service: status.slo.slo.service.clone(),
             slo: status.slo.slo.name.clone(),
-            group: BTreeMap::new(),
+            group: group_of(status),
             burn_rate: burn(*window, counts, status),
         })
     });
@@ -229,22 +282,22 @@ pub(super) async fn slo(
 ) -> Result<Response, Fault> {
     let Path((service, name)) = path.map_err(|rejection| Fault::bad_request(rejection.body_text()))?;
     let SloParameters { from, to, group } = parameters(query)?;
-    if let Some(group) = group.filter(|group| group != "{}") {
-        return Err(Fault::bad_request(format!("\"group\" must be {{}}, which stands for none, got {group:?}")));
-    }
     let (at, evaluated) = evaluated(&api)?;
-    let status = find(&evaluated, &service, &name)?;
+    let status = find(&evaluated, &service, &name, group.as_deref())?;
     let (start, end) = (status.period.start.start(), status.period.end.start());
     let (from, to) = match (&from, &to) {
         (None, None) => (start, end),
         _ => range::range(from.as_deref(), to.as_deref(), api.clock.now()).map_err(Fault::bad_request)?,
     };
     let (first, last) = (Minute::of(from).max(Minute::of(start)), Minute(Minute::of(UnixMicros(to.0 - 1)).0));
+    let group = status.group.as_ref().map(|group| Arc::clone(group.key()));
+    let is_learning = status.slo.slo.group_by.is_some() && group.is_none();
     let span = status.slices.map_or(status.period, |(span, _)| span);
     // A slice that begins in the period may end after it, and one is of the rolling window that began before it.
     let (earliest, latest) = (status.period.start.min(span.start), status.period.end);
-    let all = evaluator(&api)?.series(&service, &name, earliest, latest).await?;
-    let all = all.ok_or_else(|| unknown(&service, &name))?;
+    let all = evaluator(&api)?.series(&service, &name, group, earliest, latest).await?;
+    // Of groups that nobody knows yet there is none.
+    let all = all.or(is_learning.then(Series::new)).ok_or_else(|| unknown(&service, &name))?;
     let series: Series = all.iter().filter(|(minute, _)| (first..=last).contains(minute)).copied().collect();
     let sli = &status.slo.slo.sli;
     let judge = |judged: Judged| (sli.judged == judged).then(|| sli.judge.text.clone());
@@ -257,7 +310,7 @@ pub(super) async fn slo(
             bad: judge(Judged::Bad),
             layer: sli.layer.map(Layer::as_str).map(str::to_owned),
             file: status.slo.slo.file.to_string(),
-            sql: statement(&status.slo.slo, span, Some(at.position)),
+            sql: statement(&status.slo.slo, &condition_of(status), span, Some(at.position)),
         },
         days: days(status, &all).iter().map(|day| slo_day(status, day)).collect(),
         series: slo_series(&series, first, last),

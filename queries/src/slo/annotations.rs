@@ -11,6 +11,7 @@ use toolgauge_proto::time::MINUTE_MICROS;
 
 use super::definition::{CostBudget, CostPeriod, GroupBy, Guards, Mode, window_of};
 use super::fault::Faults;
+use super::group::GROUPS;
 use super::tiers::{Consumption, Severities};
 use super::yaml::{Entry, Node};
 
@@ -21,23 +22,11 @@ pub(super) const GROUPS_DEFAULT: usize = 100;
 /// Most groups that an SLO can ask for.
 pub(super) const GROUPS_MAX: usize = 10_000;
 /// Most columns of a group.
-const GROUP_COLUMNS_MAX: usize = 4;
+pub(super) const GROUP_COLUMNS_MAX: usize = 4;
 /// Most intervals that do not count.
 const EXCLUSIONS_MAX: usize = 1_000;
 /// Longest patience of an alert.
 const PATIENCE_MAX: Window = Window::D30;
-
-/// What can be grouped by: its name, and its column.
-const GROUPS: &[(&str, &str)] = &[
-    ("tool", "tool_name"),
-    ("server", "tool_server"),
-    ("service", "service_name"),
-    ("team", "team"),
-    ("tenant", "tenant"),
-    ("agent", "agent_name"),
-    ("model", "model"),
-    ("environment", "environment"),
-];
 
 /// The annotations that an SLI may have.
 const OF_SLI: &[&str] = &["layer", "mode"];
@@ -228,8 +217,8 @@ fn tier_name(value: &str) -> Result<String, String> {
 fn group_columns(value: &str) -> Result<Vec<&'static str>, String> {
     let mut columns = Vec::new();
     for word in list(value) {
-        let Some((_, column)) = GROUPS.iter().find(|(name, column)| *name == word || *column == word) else {
-            let names: Vec<&str> = GROUPS.iter().map(|(name, _)| *name).collect();
+        let Some((_, column, _)) = GROUPS.iter().find(|(name, column, _)| *name == word || *column == word) else {
+            let names: Vec<&str> = GROUPS.iter().map(|(name, ..)| *name).collect();
             return Err(format!("write up to {GROUP_COLUMNS_MAX} of: {}", names.join(", ")));
         };
         if columns.contains(column) {

@@ -6,6 +6,9 @@
 //! total; in scope are those for which the conditions `column = 'text'` hold that `total` begins with, joined by `AND`
 //! (all rows if there is none). `nulls` are the rows in scope for which `total` is null, or `good` or `bad` of a row in total.
 //!
+//! An SLO with groups ([`super::group`]) has the events of each by itself. Rows that are not in total make no group: they count as
+//! `excluded` and `nulls` from the export after the one with the group's first event on.
+//!
 //! # How it works
 //! Most SLOs fix a tool or a service. They are indexed by the columns that they fix and the values they fix them to: rows are
 //! sorted into the combinations that some SLO asks for, and each SLO looks only at the rows of its own. So ten thousand SLOs of a tool each
@@ -13,6 +16,8 @@
 //!
 //! Live rows hold words as dictionaries. What expressions read is cast to text first, so that they have the meaning that they have in a
 //! statement over committed rows.
+
+mod grouped;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,7 +38,9 @@ use toolgauge_proto::table::Table;
 use toolgauge_proto::time::UnixMicros;
 
 use super::definition::{Judged, Mode, Sli};
+use super::group::GroupKey;
 use crate::engine::{Condition, Error};
+use grouped::Groups;
 
 /// An SLI whose expressions are compiled for `calls`.
 #[derive(Debug, Clone)]
@@ -108,6 +115,8 @@ struct Counted {
     total: Condition,
     judged: Judged,
     judge: Condition,
+    /// The columns that it is grouped by: a place in `group_columns`.
+    group: Option<usize>,
 }
 
 /// A column that some SLO fixes, with the values that are asked for; value n has the code n + 1, all others 0.
@@ -128,16 +137,26 @@ struct ColumnSet {
     groups: Vec<Vec<usize>>,
 }
 
+/// A group, and the least position of its events in the rows that are counted, if it has any in them.
+pub type GroupAt<'a> = (&'a GroupKey, Option<WalPosition>);
+
 /// Where the counts go.
 pub trait Tally {
-    /// Adds to the counts of an SLO, named by its place in the list, in a minute; the same minute may come several times.
-    fn add(&mut self, slo: usize, minute: Minute, counts: &Counts);
+    /// Adds to the counts of an SLO, named by its place in the list, and of its group, if it has groups, in a minute; the same
+    /// minute may come several times.
+    fn add(&mut self, slo: usize, group: Option<GroupAt<'_>>, minute: Minute, counts: &Counts);
 
     /// Adds to the counts of an SLO of attempts what they are as logical calls: each with its retries is one, with the outcome of the last.
     fn add_logical(&mut self, _slo: usize, _minute: Minute, _counts: &Counts) {}
 
-    /// This service had an event of the SLO's total in this minute, and none later in these rows.
-    fn fed_by(&mut self, slo: usize, service: &str, minute: Minute);
+    /// This service had an event of the SLO's total in this minute, and none later in these rows. It comes after the counts.
+    fn fed_by(&mut self, slo: usize, group: Option<GroupAt<'_>>, service: &str, minute: Minute);
+
+    /// Adds rows of a group that are not in its total. It has an event before them: here, or where [`Tally::began`] says.
+    fn outside(&mut self, slo: usize, group: &GroupKey, minute: Minute, counts: &Counts);
+
+    /// The position of the first event of a group, if it is one of its own: what is not in total counts only after it.
+    fn began(&self, slo: usize, group: &GroupKey) -> Option<WalPosition>;
 }
 
 /// Columns of `calls` that are needed whatever is counted.
@@ -151,6 +170,8 @@ pub struct Counter {
     sets: Vec<ColumnSet>,
     /// Of the columns of `calls` that expressions read, where they stand there.
     read: Vec<usize>,
+    /// The sets of columns that SLOs are grouped by, as they stand there.
+    group_columns: Vec<Vec<usize>>,
     schema: SchemaRef,
 }
 
@@ -160,17 +181,28 @@ impl Counter {
     /// # Errors
     /// On a fault of the program.
     pub fn new<'a>(slis: impl IntoIterator<Item = &'a CompiledSli>) -> Result<Self, Error> {
-        let slis: Vec<&CompiledSli> = slis.into_iter().collect();
-        let expressions = slis.iter().flat_map(|sli| [&sli.total, &sli.judge]);
+        Self::grouped(slis.into_iter().map(|sli| (sli, &[][..])))
+    }
+
+    /// The same of SLOs with the columns that each is grouped by, if it is.
+    ///
+    /// # Errors
+    /// As [`Counter::new`].
+    pub fn grouped<'a>(slos: impl IntoIterator<Item = (&'a CompiledSli, &'a [&'static str])>) -> Result<Self, Error> {
+        let slos: Vec<(&CompiledSli, &[&'static str])> = slos.into_iter().collect();
+        let expressions = slos.iter().flat_map(|(sli, _)| [&sli.total, &sli.judge]);
         let mut read: Vec<usize> =
             expressions.flat_map(|expr| expr.columns()).map(|column| Table::Calls.index_of(column)).collect();
         read.sort_unstable();
         read.dedup();
         let fields: Vec<Field> = read.iter().map(|index| Table::Calls.schema().field(*index).clone()).collect();
         let schema = Arc::new(Schema::new(fields));
-        let mut counter = Self { slos: Vec::new(), fixed: Vec::new(), sets: Vec::new(), read, schema };
-        for (place, sli) in slis.into_iter().enumerate() {
+        let mut counter =
+            Self { slos: Vec::new(), fixed: Vec::new(), sets: Vec::new(), read, group_columns: Vec::new(), schema };
+        for (place, (sli, columns)) in slos.into_iter().enumerate() {
+            let group = counter.group_of(columns);
             counter.slos.push(Counted {
+                group,
                 mode: sli.sli.mode,
                 counted_only: sli.sli.layer.is_none(),
                 total: sli.total.for_schema(&counter.schema)?,
@@ -180,6 +212,18 @@ impl Counter {
             counter.index(place, &sli.fixed());
         }
         Ok(counter)
+    }
+
+    /// The place of a set of columns.
+    fn group_of(&mut self, columns: &[&'static str]) -> Option<usize> {
+        if columns.is_empty() {
+            return None;
+        }
+        let columns: Vec<usize> = columns.iter().map(|column| Table::Calls.index_of(column)).collect();
+        Some(self.group_columns.iter().position(|known| *known == columns).unwrap_or_else(|| {
+            self.group_columns.push(columns);
+            self.group_columns.len() - 1
+        }))
     }
 
     fn index(&mut self, place: usize, fixed: &[(usize, &str)]) {
@@ -211,7 +255,8 @@ impl Counter {
     pub fn columns(&self) -> Vec<&'static str> {
         let fixed = self.fixed.iter().map(|column| column.index);
         let always = ALWAYS.into_iter().map(|name| Table::Calls.index_of(name));
-        let mut columns: Vec<usize> = self.read.iter().copied().chain(fixed).chain(always).collect();
+        let groups = self.group_columns.iter().flatten().copied();
+        let mut columns: Vec<usize> = self.read.iter().copied().chain(fixed).chain(groups).chain(always).collect();
         columns.sort_unstable();
         columns.dedup();
         columns.into_iter().map(|index| Table::Calls.columns()[index].name).collect()
@@ -239,9 +284,14 @@ impl Counter {
                     Rows::All(_) => None,
                     Rows::Some(rows) => Some(UInt32Array::from(rows)),
                 };
-                let part = Part::new(self, batch, rows.as_ref())?;
-                for slo in &set.groups[group] {
-                    part.count(&self.slos[*slo], *slo, tally);
+                let slos = &set.groups[group];
+                let part = Part::new(self, batch, rows.as_ref(), slos)?;
+                for slo in slos {
+                    let counted = &self.slos[*slo];
+                    match counted.group.and_then(|set| part.groups.get(&set)) {
+                        None => part.count(counted, *slo, tally),
+                        Some(groups) => part.count_groups(counted, *slo, groups, tally),
+                    }
                 }
             }
         }
@@ -396,10 +446,18 @@ struct Part {
     /// Of each row, the place of its service in `services`; that after the last if it has none.
     service: Vec<usize>,
     services: Vec<String>,
+    /// For the sets of columns that one of its SLOs is grouped by.
+    groups: HashMap<usize, Groups>,
 }
 
 impl Part {
-    fn new(counter: &Counter, batch: &RecordBatch, rows: Option<&UInt32Array>) -> Result<Self, ArrowError> {
+    /// What some SLOs need of these rows.
+    fn new(
+        counter: &Counter,
+        batch: &RecordBatch,
+        rows: Option<&UInt32Array>,
+        slos: &[usize],
+    ) -> Result<Self, ArrowError> {
         let column = |index: usize| match rows {
             Some(rows) => take(column_of(batch, index)?, rows, None),
             None => column_of(batch, index).cloned(),
@@ -421,7 +479,18 @@ impl Part {
         let ends = ends.as_primitive::<TimestampMicrosecondType>().values();
         let weights = named("weight", Table::Calls.schema().field_with_name("weight")?.data_type().clone())?;
         let (service, services) = places_of(&column(Table::Calls.index_of("service_name"))?)?;
+        let mut groups = HashMap::new();
+        for set in slos.iter().filter_map(|slo| counter.slos[*slo].group) {
+            if !groups.contains_key(&set) {
+                let columns: Vec<ArrayRef> =
+                    counter.group_columns[set].iter().map(|index| column(*index)).collect::<Result<_, _>>()?;
+                // Sums per minute that stand in for rows have none.
+                let positions = column(Table::Calls.index_of("wal_position")).ok();
+                groups.insert(set, Groups::of(&columns, positions.as_ref())?);
+            }
+        }
         Ok(Self {
+            groups,
             service,
             services,
             read: RecordBatch::try_new_with_options(Arc::clone(&counter.schema), read, &options)?,
@@ -432,6 +501,22 @@ impl Part {
         })
     }
 
+    /// Whether an SLO looks at a row at all.
+    fn is_selected(&self, slo: &Counted, row: usize) -> bool {
+        (!slo.counted_only || self.counted.value(row)) && (slo.mode == Mode::Attempt || self.is_final.value(row))
+    }
+
+    /// Adds a row of the total. Whether it is a good one.
+    fn judge(&self, slo: &Counted, judge: &BooleanArray, row: usize, counts: &mut Counts) -> bool {
+        if judge.is_null(row) {
+            counts.nulls += 1;
+        }
+        let said = judge.is_valid(row) && judge.value(row);
+        let is_good = said == (slo.judged == Judged::Good);
+        count_event(counts, is_good, self.weights[row]);
+        is_good
+    }
+
     fn count(&self, slo: &Counted, place: usize, tally: &mut impl Tally) {
         let mut fed_by: Vec<Option<i64>> = vec![None; self.services.len() + 1];
         let (total, judge) = (slo.total.evaluate(&self.read), slo.judge.evaluate(&self.read));
@@ -439,9 +524,7 @@ impl Part {
         let mut logical: HashMap<i64, Counts> = HashMap::new();
         let mut running: Option<(i64, Counts)> = None;
         for row in 0..self.minutes.len() {
-            let selected = (!slo.counted_only || self.counted.value(row))
-                && (slo.mode == Mode::Attempt || self.is_final.value(row));
-            if !selected {
+            if !self.is_selected(slo, row) {
                 continue;
             }
             let minute = self.minutes[row];
@@ -461,14 +544,9 @@ impl Part {
                 counts.excluded += 1;
                 continue;
             }
-            if judge.is_null(row) {
-                counts.nulls += 1;
-            }
             let fed = &mut fed_by[self.service[row]];
             *fed = (*fed).max(Some(minute));
-            let said = judge.is_valid(row) && judge.value(row);
-            let is_good = said == (slo.judged == Judged::Good);
-            count_event(counts, is_good, self.weights[row]);
+            let is_good = self.judge(slo, &judge, row, counts);
             if slo.mode == Mode::Attempt && self.is_final.value(row) {
                 count_event(logical.entry(minute).or_default(), is_good, self.weights[row]);
             }
@@ -477,14 +555,14 @@ impl Part {
             *sums.entry(at).or_default() += &counts;
         }
         for (minute, counts) in &sums {
-            tally.add(place, Minute(*minute), counts);
+            tally.add(place, None, Minute(*minute), counts);
         }
         for (minute, counts) in &logical {
             tally.add_logical(place, Minute(*minute), counts);
         }
         for (service, minute) in self.services.iter().zip(fed_by) {
             if let Some(minute) = minute {
-                tally.fed_by(place, service, Minute(minute));
+                tally.fed_by(place, None, service, Minute(minute));
             }
         }
     }

@@ -71,16 +71,19 @@ pub struct Sli {
 }
 
 impl Sli {
-    /// Hash of everything that the counts depend on: rows of `slo_1m` of one revision may be added up.
+    /// Hash of everything that the counts depend on.
     #[must_use]
     pub fn revision(&self) -> String {
+        format!("{:016x}", xxh3_64(self.parts().join("\0").as_bytes()))
+    }
+
+    fn parts(&self) -> [&str; 5] {
         let layer = self.layer.map_or("counted", Layer::as_str);
         let judged = match self.judged {
             Judged::Good => "good",
             Judged::Bad => "bad",
         };
-        let parts = [self.mode.as_str(), layer, judged, self.total.text.trim(), self.judge.text.trim()];
-        format!("{:016x}", xxh3_64(parts.join("\0").as_bytes()))
+        [self.mode.as_str(), layer, judged, self.total.text.trim(), self.judge.text.trim()]
     }
 }
 
@@ -247,6 +250,27 @@ pub struct Slo {
 }
 
 impl Slo {
+    /// Hash of everything that the counts, and the groups that they are of, depend on: rows of `slo_1m` of one revision may be added up.
+    #[must_use]
+    pub fn revision(&self) -> String {
+        let Some(by) = &self.group_by else { return self.sli.revision() };
+        let max = by.groups_max.to_string();
+        let parts: Vec<&str> = self.sli.parts().into_iter().chain(by.columns.iter().copied()).chain([&*max]).collect();
+        format!("{:016x}", xxh3_64(parts.join("\0").as_bytes()))
+    }
+
+    /// How many groups there can be, with that of all others; 1 without groups.
+    #[must_use]
+    pub fn groups_max(&self) -> usize {
+        self.group_by.as_ref().map_or(1, |by| by.groups_max.saturating_add(1))
+    }
+
+    /// The columns that it is grouped by; none if it is not.
+    #[must_use]
+    pub fn group_columns(&self) -> &[&'static str] {
+        self.group_by.as_ref().map_or(&[], |by| &by.columns)
+    }
+
     /// What it asks for.
     #[must_use]
     pub fn forms(&self) -> Vec<Form> {
@@ -321,10 +345,13 @@ impl Form {
     #[must_use]
     pub const fn is_evaluated(self) -> bool {
         match self {
-            Self::Calendar | Self::Timeslices | Self::Policies | Self::Guards | Self::Exclusions | Self::CostBudget => {
-                true
-            }
-            Self::Groups => false,
+            Self::Calendar
+            | Self::Timeslices
+            | Self::Policies
+            | Self::Guards
+            | Self::Exclusions
+            | Self::CostBudget
+            | Self::Groups => true,
         }
     }
 }

@@ -35,6 +35,8 @@ pub const FILES_MAX: usize = 10_000;
 pub const FOLDERS_MAX: usize = 8;
 /// Most SLOs.
 pub const SLOS_MAX: usize = 10_000;
+/// Most groups of all SLOs together, of which each SLO without groups is one.
+pub const GROUPS_MAX: usize = 50_000;
 
 /// An SLO with its expressions compiled.
 #[derive(Debug, Clone)]
@@ -341,9 +343,22 @@ fn compile(
     faults: &mut Vec<Fault>,
 ) -> Vec<CompiledSlo> {
     let mut compiled = Vec::with_capacity(slos.len());
+    let mut groups = 0;
     for slo in slos {
         if compiled.len() >= SLOS_MAX {
             let message = format!("there are more than {SLOS_MAX} SLOs (keep fewer)");
+            faults.push(Fault { place: slo.place, ..fault_of(&slo.file, message) });
+            continue;
+        }
+        groups += slo.groups_max();
+        if groups > GROUPS_MAX {
+            let own = slo.groups_max();
+            let message = format!(
+                "with its {own} groups, that of all others included, there would be {} + {own} = {groups} to watch, at most {GROUPS_MAX} \
+                 are (write a lower `toolgauge/groups-max`)",
+                groups - own
+            );
+            groups -= own;
             faults.push(Fault { place: slo.place, ..fault_of(&slo.file, message) });
             continue;
         }

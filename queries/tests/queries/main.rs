@@ -11,6 +11,7 @@ mod rule_files;
 mod slo_counts;
 mod slo_figures;
 mod slo_files;
+mod slo_groups;
 mod slo_restarts;
 mod slo_weights;
 mod slo_world;

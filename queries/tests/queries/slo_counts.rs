@@ -13,9 +13,10 @@ use toolgauge_proto::id::WalPosition;
 use toolgauge_proto::table::Table;
 use toolgauge_proto::time::UnixMicros;
 use toolgauge_queries::engine::{Error, Settings};
-use toolgauge_queries::slo::counter::{CompiledSli, Counter, Tally};
+use toolgauge_queries::slo::counter::{CompiledSli, Counter, GroupAt, Tally};
 use toolgauge_queries::slo::definition::{Judged, Mode, Sli, Where};
 use toolgauge_queries::slo::fault::Place;
+use toolgauge_queries::slo::group::GroupKey;
 
 use crate::support::{MemoryLake, Rng, Row, Sql, live_batch, random_call, settled_batch};
 
@@ -87,17 +88,47 @@ fn recount(sli: &Sli, scope: &str) -> String {
 /// What a counter found.
 struct Found {
     slos: Vec<BTreeMap<i64, Counts>>,
+    groups: BTreeMap<(usize, GroupKey, i64), Counts>,
+    first: BTreeMap<(usize, GroupKey), WalPosition>,
     services: BTreeMap<(usize, String), Minute>,
+    /// What rows outside of the total find.
+    began: Option<WalPosition>,
+}
+
+impl Found {
+    fn new(slos: usize) -> Self {
+        Self {
+            slos: vec![BTreeMap::new(); slos],
+            groups: BTreeMap::new(),
+            first: BTreeMap::new(),
+            services: BTreeMap::new(),
+            began: None,
+        }
+    }
 }
 
 impl Tally for Found {
-    fn add(&mut self, slo: usize, minute: Minute, counts: &Counts) {
+    fn add(&mut self, slo: usize, group: Option<GroupAt<'_>>, minute: Minute, counts: &Counts) {
         *self.slos[slo].entry(minute.0).or_default() += counts;
+        let Some((key, first)) = group else { return };
+        *self.groups.entry((slo, Arc::clone(key), minute.0)).or_default() += counts;
+        if let Some(first) = first {
+            let least = self.first.entry((slo, Arc::clone(key))).or_insert(first);
+            *least = first.min(*least);
+        }
     }
 
-    fn fed_by(&mut self, slo: usize, service: &str, minute: Minute) {
+    fn fed_by(&mut self, slo: usize, _: Option<GroupAt<'_>>, service: &str, minute: Minute) {
         let newest = self.services.entry((slo, service.to_owned())).or_insert(minute);
         *newest = minute.max(*newest);
+    }
+
+    fn outside(&mut self, slo: usize, group: &GroupKey, minute: Minute, counts: &Counts) {
+        self.add(slo, Some((group, None)), minute, counts);
+    }
+
+    fn began(&self, _: usize, _: &GroupKey) -> Option<WalPosition> {
+        self.began
     }
 }
 
@@ -148,7 +179,7 @@ async fn every_count_of_every_minute_is_that_of_sql() {
         let slis = slis();
         let compiled: Vec<CompiledSli> = slis.iter().map(|(sli, _)| compiled(&sql, sli).unwrap()).collect();
         let counter = Counter::new(&compiled).unwrap();
-        let mut found = Found { slos: vec![BTreeMap::new(); slis.len()], services: BTreeMap::new() };
+        let mut found = Found::new(slis.len());
         counter.count(&settled_batch(Table::Calls, committed), None, &mut found).unwrap();
         for part in live.chunks(400) {
             counter.count(&live_batch(Table::Calls, part), None, &mut found).unwrap();
@@ -173,6 +204,76 @@ async fn every_count_of_every_minute_is_that_of_sql() {
     }
 }
 
+/// Columns to group by, in turns; those of words and of texts, also one that the SLO may fix.
+const GROUPED_BY: [&[&str]; 5] = [
+    &["tool_name"],
+    &["tenant", "service_name"],
+    &["environment", "tool_server", "tool_name", "team"],
+    &["agent_name"],
+    &["model", "service_name"],
+];
+
+/// The same rows by groups, with groups that some rows have no value for: each is counted as SQL does with `GROUP BY`, and begins where SQL finds its
+/// first event.
+#[tokio::test]
+async fn every_group_is_counted_as_sql_does() {
+    let sql = Sql::new(Settings::default()).await;
+    let mut rng = Rng::new(11);
+    let rows: Vec<Row> = (1..=2_000).map(|position| random_call(&mut rng, position)).collect();
+    let (committed, live) = rows.split_at(1_000);
+    let lake = MemoryLake::of_calls(committed, live);
+    let slis = slis();
+    let compiled: Vec<CompiledSli> = slis.iter().map(|(sli, _)| compiled(&sql, sli).unwrap()).collect();
+    let columns = |place: usize| GROUPED_BY[place % GROUPED_BY.len()];
+    let counter = Counter::grouped(compiled.iter().enumerate().map(|(place, sli)| (sli, columns(place)))).unwrap();
+    let count = |began: Option<WalPosition>| {
+        let mut found = Found { began, ..Found::new(slis.len()) };
+        counter.count(&settled_batch(Table::Calls, committed), None, &mut found).unwrap();
+        for part in live.chunks(300) {
+            counter.count(&live_batch(Table::Calls, part), None, &mut found).unwrap();
+        }
+        found
+    };
+    // As if all groups had been there before.
+    let found = count(Some(WalPosition(0)));
+    let mut groups = 0;
+    for (place, (sli, scope)) in slis.iter().enumerate() {
+        let mut keys: BTreeMap<&GroupKey, BTreeMap<i64, Counts>> = BTreeMap::new();
+        for ((slo, key, minute), counts) in &found.groups {
+            if *slo == place {
+                keys.entry(key).or_default().insert(*minute, *counts);
+            }
+        }
+        let values: Vec<String> = columns(place).iter().map(|column| format!("coalesce({column}, '')")).collect();
+        let counted = sli.layer.map_or("counted".to_owned(), |layer| format!("layer = '{layer}'"));
+        let mode = if sli.mode == Mode::Logical { "final" } else { "TRUE" };
+        let statement = format!(
+            "SELECT min(wal_position) FILTER (WHERE {}), {} FROM calls WHERE {counted} AND {mode} AND ({scope}) GROUP BY {1}",
+            sli.total.text,
+            values.join(", ")
+        );
+        let expected = sql.query(&lake, &statement).await;
+        assert_eq!(expected.len(), keys.len(), "{statement}");
+        for row in &expected {
+            let key: GroupKey = row[1..].iter().map(|value| Arc::from(value.as_str().unwrap())).collect();
+            let first = found.first.get(&(place, Arc::clone(&key))).map(|first| first.0);
+            assert_eq!(first, row[0].as_u64(), "{key:?} of {statement}");
+            let same = values.iter().zip(&*key).map(|(column, value)| format!(" AND {column} = '{value}'"));
+            let scope = format!("({scope}){}", same.collect::<String>());
+            assert_eq!(keys[&key], recounted(&sql, &lake, &recount(sli, &scope)).await, "{key:?} of {statement}");
+            groups += 1;
+        }
+    }
+    assert!(groups > 100, "{groups}");
+
+    // Without an event before, what is not in total counts from the first event on; the events are the same.
+    let bare = count(None);
+    let sum = |found: &Found, of: fn(&Counts) -> u64| found.groups.values().map(of).sum::<u64>();
+    assert_eq!(sum(&bare, Counts::total), sum(&found, Counts::total));
+    let (before, after) = (sum(&found, |counts| counts.excluded), sum(&bare, |counts| counts.excluded));
+    assert!(0 < after && after < before, "{after} of {before}");
+}
+
 #[tokio::test]
 async fn rows_up_to_a_position_are_left_out() {
     let sql = Sql::new(Settings::default()).await;
@@ -181,7 +282,7 @@ async fn rows_up_to_a_position_are_left_out() {
     let all = compiled(&sql, &sli(Mode::Attempt, None, "TRUE", Judged::Good, "outcome = 'ok'")).unwrap();
     let counter = Counter::new([&all]).unwrap();
     let count = |rows: &[Row], after| {
-        let mut found = Found { slos: vec![BTreeMap::new()], services: BTreeMap::new() };
+        let mut found = Found::new(1);
         counter.count(&live_batch(Table::Calls, rows), after, &mut found).unwrap();
         let mut sum = Counts::default();
         found.slos[0].values().for_each(|counts| sum += counts);

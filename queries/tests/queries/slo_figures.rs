@@ -142,7 +142,7 @@ async fn what_cannot_be_computed_is_null_in_statements_too() {
     assert_eq!((counts("divides").1, counts("casts").1), ((12, 24, 0, 24), (12, 12, 12, 0)));
     for name in ["divides", "casts"] {
         let status = counts(name).0;
-        let sql = statement(&status.slo.slo, status.period, evaluated.at.map(|at| at.position));
+        let sql = statement(&status.slo.slo, "", status.period, evaluated.at.map(|at| at.position));
         assert_eq!(rows(&running, &sql).await, [[status.counts.good, status.counts.bad]], "{sql}");
     }
     let checks = || running.evaluator.counters().proofs.load(Relaxed);
@@ -309,7 +309,8 @@ async fn budgets_by_the_day_are_those_of_sql() {
     for status in &evaluated.slos {
         let slo = &status.slo.slo;
         let from = status.slices.map_or(status.period, |(span, _)| span).start.min(status.period.start);
-        let series = running.evaluator.series(&slo.service, &slo.name, from, status.period.end).await.unwrap().unwrap();
+        let series =
+            running.evaluator.series(&slo.service, &slo.name, None, from, status.period.end).await.unwrap().unwrap();
         let days = toolgauge_queries::evaluate::days(status, &series);
         let edges: Vec<String> = days.iter().map(|day| rfc3339(day.span.start.start())[..16].to_owned()).collect();
         assert_eq!(edges, ["2026-03-28T07:05", "2026-03-28T23:00", "2026-03-29T22:00", "2026-03-30T22:00"]);
@@ -317,7 +318,7 @@ async fn budgets_by_the_day_are_those_of_sql() {
         let mut sum = toolgauge_analytics::sli::Counts::default();
         for day in &days {
             sum += &day.counts;
-            let sql = statement(slo, day.span, evaluated.at.map(|at| at.position));
+            let sql = statement(slo, "", day.span, evaluated.at.map(|at| at.position));
             assert_eq!(rows(&running, &sql).await, [[day.counts.good, day.counts.bad]], "{sql}");
             assert!(day.counts.bad > 0 || day.span.minutes() < 300, "{day:?}");
         }

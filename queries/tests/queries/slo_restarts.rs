@@ -18,6 +18,7 @@ use toolgauge_proto::time::UnixMicros;
 use toolgauge_queries::evaluate::{Evaluated, SloStatus, statement};
 use toolgauge_queries::json::{self, rfc3339};
 use toolgauge_queries::slo::definition::Budgeting;
+use toolgauge_queries::slo::group::NAMED_MAX;
 
 use crate::slo_world::{Call, Failing, MINUTE, Running, SECOND, World};
 use crate::support::{Rng, until};
@@ -390,7 +391,7 @@ fn is_delivered(running: &Running, episodes: &BTreeMap<Key, Vec<Episode>>) -> bo
     )
 }
 
-async fn rows(running: &Running, statement: &str) -> Vec<Vec<serde_json::Value>> {
+pub(crate) async fn rows(running: &Running, statement: &str) -> Vec<Vec<serde_json::Value>> {
     let now = chrono::DateTime::from_timestamp_micros(running.world.time().0).unwrap();
     let schema = running.sql.catalog.schema(running.world.view());
     let answer = running.sql.engine.query(schema, now, statement.to_owned()).await.unwrap();
@@ -398,7 +399,7 @@ async fn rows(running: &Running, statement: &str) -> Vec<Vec<serde_json::Value>>
 }
 
 /// The statements that go with the numbers of an evaluation give the same numbers.
-async fn recount(running: &Running, status: &SloStatus, position: WalPosition) {
+pub(crate) async fn recount(running: &Running, status: &SloStatus, position: WalPosition) {
     let (slo, now) = (&status.slo.slo, Minute::of(running.world.time()));
     let windows = status.windows.iter().map(|(window, counts)| {
         let minutes = match slo.budgeting {
@@ -408,8 +409,9 @@ async fn recount(running: &Running, status: &SloStatus, position: WalPosition) {
         (minutes, *counts)
     });
     let period = (status.slices.map_or(status.period, |(minutes, _)| minutes), status.counts);
+    let condition = status.group.as_ref().map_or(String::new(), |group| group.condition(NAMED_MAX));
     for (minutes, counts) in windows.chain([period]) {
-        let sql = statement(slo, minutes, Some(position));
+        let sql = statement(slo, &condition, minutes, Some(position));
         let found = rows(running, &sql).await;
         assert_eq!(found, [[counts.good, counts.bad]], "{sql}");
     }

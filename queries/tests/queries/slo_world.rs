@@ -98,6 +98,10 @@ struct State {
     position: u64,
     committed: u64,
     is_killed: bool,
+    /// How often the world was revived: who was killed before stays so.
+    lives: u64,
+    /// So many more parts of histories are taken; then they wait.
+    parts_left: usize,
     failing: HashMap<Table, Failing>,
 }
 
@@ -107,7 +111,7 @@ thread_local! {
 }
 
 /// The lake and its clock.
-pub(crate) struct World(Mutex<State>);
+pub(crate) struct World(Mutex<State>, Condvar);
 
 impl fmt::Debug for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -271,10 +275,12 @@ impl World {
             position: 0,
             committed: 0,
             is_killed: false,
+            lives: 0,
+            parts_left: usize::MAX,
             failing: HashMap::new(),
         };
         state.publish();
-        Arc::new(Self(Mutex::new(state)))
+        Arc::new(Self(Mutex::new(state), Condvar::new()))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -308,12 +314,20 @@ impl World {
     /// From now on appends fail, as those of a process that is gone.
     pub(crate) fn kill(&self) {
         self.state().is_killed = true;
+        self.1.notify_all();
+    }
+
+    /// Takes so many more parts of histories into `slo_1m`; who has another one waits until there may be more.
+    pub(crate) fn take_parts(&self, parts: usize) {
+        self.state().parts_left = parts;
+        self.1.notify_all();
     }
 
     /// Whoever held feeds is gone.
     pub(crate) fn revive(&self) {
         let mut state = self.state();
         state.is_killed = false;
+        state.lives += 1;
         state.feeds.clear();
     }
 
@@ -363,9 +377,16 @@ impl Lake for World {
     }
 
     fn append(&self, table: Table, rows: Vec<RecordBatch>, txn: Txn) -> Result<bool, AppendError> {
-        let mut state = self.state();
-        if state.is_killed {
+        let state = self.state();
+        let lives = state.lives;
+        let is_part = txn.app_id.ends_with("/history");
+        let waits = |state: &mut State| is_part && state.parts_left == 0 && !state.is_killed && state.lives == lives;
+        let mut state = self.1.wait_while(state, waits).unwrap();
+        if state.is_killed || state.lives != lives {
             return Err(AppendError::Stopped { table });
+        }
+        if is_part {
+            state.parts_left -= 1;
         }
         if let Some(Failing::Invalid(times)) =
             state.failing.get_mut(&table).filter(|Failing::Invalid(times)| *times > 0)
@@ -496,7 +517,10 @@ impl Running {
 
     /// Writes other documents; the evaluator takes them soon, or when it starts again.
     pub(crate) fn write(&self, slos: &str) {
-        std::fs::write(self.folder.path().join("slos.yaml"), slos).unwrap();
+        // Nobody sees half of it.
+        let hidden = self.folder.path().join(".slos");
+        std::fs::write(&hidden, slos).unwrap();
+        std::fs::rename(hidden, self.folder.path().join("slos.yaml")).unwrap();
     }
 
     pub(crate) async fn end(&self) {

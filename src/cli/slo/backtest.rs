@@ -9,14 +9,12 @@ use toolgauge_analytics::sli::Counts;
 use toolgauge_analytics::window::Minute;
 use toolgauge_queries::slo::backtest::{Backtest, reach, replay};
 use toolgauge_queries::slo::definition::window_of;
+use toolgauge_queries::slo::group::OTHER;
 use toolgauge_queries::slo::set::CompiledSlo;
 
 use super::super::{Failure, Format, csv, percent, plain_table};
 use super::asked::{Asked, Groups, Whom, last};
-use super::chosen;
-
-/// The group of what is beyond the limit.
-const OTHER: &str = "__other__";
+use super::{chosen, group};
 
 pub(super) fn run(
     paths: Vec<PathBuf>,
@@ -91,14 +89,11 @@ fn write(found: &[Backtest], format: Format) -> Result<(), Failure> {
         });
         rows.collect()
     };
-    let group = |test: &Backtest| {
-        test.group.iter().map(|(column, value)| format!("{column}={value}")).collect::<Vec<_>>().join(" ")
-    };
     if format == Format::Csv {
         writeln!(out, "service,slo,group,{}", HEADER.join(","))?;
         for test in found {
             for row in rows(test) {
-                let own = [csv(&test.service), csv(&test.slo), csv(&group(test))];
+                let own = [csv(&test.service), csv(&test.slo), csv(&group(&test.group))];
                 let fields: Vec<String> = own.into_iter().chain(row.iter().map(|field| csv(field))).collect();
                 writeln!(out, "{}", fields.join(","))?;
             }
@@ -106,7 +101,7 @@ fn write(found: &[Backtest], format: Format) -> Result<(), Failure> {
         return Ok(());
     }
     for test in found {
-        let group = match group(test) {
+        let group = match group(&test.group) {
             empty if empty.is_empty() => empty,
             values => format!(" ({values})"),
         };

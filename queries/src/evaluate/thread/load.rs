@@ -1,9 +1,9 @@
-//! What was there before: at the start, and for SLOs that are new or count something else.
+//! What was there before the start, and the SLOs as the files have them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, TryRecvError};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::Receiver;
+use std::time::Instant;
 
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{col, lit};
@@ -17,24 +17,15 @@ use super::{LOOK, Thread};
 use crate::engine::Error;
 use crate::evaluate::alerts::{RESTORED, Restored};
 use crate::evaluate::append::{Appender, Context};
-use crate::evaluate::history::{self, Revision};
+use crate::evaluate::definition::{Definition, LooseTally, Past, SettledTally};
+use crate::evaluate::history::{self, Recorded, Revision};
 use crate::evaluate::round::Alerts;
 use crate::evaluate::telemetry::{Arrivals, REMEMBERED};
-use crate::evaluate::watched::{LooseTally, Past, Watched};
+use crate::evaluate::watched::longest_of;
 use crate::evaluate::{EvaluateSettings, SeriesRequest, Shared};
-use crate::slo::counter::{CompiledSli, Counter};
+use crate::slo::counter::Counter;
 use crate::slo::fault::Severity;
-use crate::slo::set::Sources;
-
-/// Pause after a history that could not be read.
-const HISTORY_PAUSE: Duration = Duration::from_secs(60);
-
-/// A history that is being read, for some SLOs.
-pub(super) struct Reading {
-    /// What their rows will be called.
-    revisions: Vec<Revision>,
-    result: Receiver<Result<LooseTally, Error>>,
-}
+use crate::slo::set::{CompiledSlo, Sources};
 
 impl Thread {
     /// Counts what was there before.
@@ -56,6 +47,7 @@ impl Thread {
         let now = clock.now();
         let mut thread = Self {
             folded: feed.after(),
+            live_after: feed.after(),
             sources,
             settings,
             shared,
@@ -67,10 +59,9 @@ impl Thread {
             requests,
             appender,
             set: Arc::default(),
-            watched: Vec::new(),
-            known: HashSet::new(),
+            definitions: Vec::new(),
+            names: HashSet::new(),
             counter: Counter::new([])?,
-            live: LooseTally::default(),
             arrivals: Arrivals::default(),
             alerts: Alerts::new(),
             has_folded: false,
@@ -92,12 +83,12 @@ impl Thread {
         thread.load_alerts(&view)?;
         let slo_1m = Arc::clone(&view.table(Table::Slo1m).committed);
         let known = thread.engine.block_on(history::revisions(&thread.engine, slo_1m))?;
+        thread.names = known.keys().cloned().collect();
+        let kept = known.into_iter().filter(|(_, recorded)| !recorded.is_retired());
         // Without a cursor nobody knows what its rows have.
-        let (usable, unusable) = match slo_version {
-            Some(_) => (known, HashSet::new()),
-            None => (HashSet::new(), known),
-        };
-        thread.retired.extend(unusable);
+        let (usable, unusable): (HashMap<Revision, Recorded>, HashMap<Revision, Recorded>) =
+            kept.partition(|(_, recorded)| slo_version.is_some() && recorded.is_whole());
+        thread.retired.extend(unusable.into_keys());
         thread.reload(usable)?;
         thread.load_counts(&view, WalPosition(slo_version.unwrap_or(0).unsigned_abs()))?;
         Ok(thread)
@@ -141,7 +132,7 @@ impl Thread {
     }
 
     /// Takes the files as they are now. `usable` are the revisions whose rows in `slo_1m` are complete.
-    pub(super) fn reload(&mut self, usable: HashSet<Revision>) -> Result<(), Error> {
+    pub(super) fn reload(&mut self, usable: HashMap<Revision, Recorded>) -> Result<(), Error> {
         let Some(set) = self.sources.read(&self.engine) else { return Ok(()) };
         for fault in &set.faults {
             match fault.severity {
@@ -149,47 +140,70 @@ impl Thread {
                 Severity::Warning => tracing::warn!("{fault}"),
             }
         }
-        let mut before: HashMap<(String, String), Watched> = std::mem::take(&mut self.watched)
-            .into_iter()
-            .map(|watched| ((watched.slo.slo.service.clone(), watched.slo.slo.name.clone()), watched))
-            .collect();
-        let mut usable: HashMap<(String, String), Vec<String>> =
-            usable.into_iter().fold(HashMap::new(), |mut usable, Revision { service, slo, name }| {
-                usable.entry((service, slo)).or_insert_with(Vec::new).push(name);
-                usable
-            });
-        for slo in &set.slos {
-            let key = (slo.slo.service.clone(), slo.slo.name.clone());
-            let same = before.remove(&key).and_then(|mut watched| {
-                if watched.counts_as(slo) {
-                    watched.redefine(slo.clone());
-                    return Some(watched);
-                }
-                self.retired.extend(revision_of(&watched));
-                None
-            });
-            let watched = same.unwrap_or_else(|| {
-                let mut watched = Watched::new(slo.clone(), Minute::of(self.time));
-                let hash = format!("{}-", slo.sli.revision);
-                let names = usable.get_mut(&key);
-                let own = names.and_then(|names| {
-                    names.iter().position(|name| name.starts_with(&hash)).map(|at| names.swap_remove(at))
-                });
-                watched.revision = own;
-                watched
-            });
-            self.watched.push(watched);
+        let key_of = |slo: &CompiledSlo| (slo.slo.service.clone(), slo.slo.name.clone());
+        let mut before: HashMap<(String, String), Vec<Definition>> = HashMap::new();
+        for definition in std::mem::take(&mut self.definitions) {
+            before.entry(key_of(&definition.slo)).or_default().push(definition);
         }
-        self.retired.extend(before.values().filter_map(revision_of));
-        for ((service, slo), names) in usable {
-            let revision = |name| Revision { service: service.clone(), slo: slo.clone(), name };
+        let mut usable_of: HashMap<(String, String), Vec<(String, Recorded)>> = HashMap::new();
+        for (Revision { service, slo, name }, recorded) in usable {
+            usable_of.entry((service, slo)).or_default().push((name, recorded));
+        }
+        let now = Minute::of(self.time);
+        for slo in &set.slos {
+            let key = key_of(slo);
+            let mut known = before.remove(&key).unwrap_or_default().into_iter();
+            let (answering, successor) = (known.next(), known.next());
+            match answering {
+                Some(mut answering) if answering.counts_as(slo) => {
+                    answering.redefine(slo.clone());
+                    self.definitions.push(answering);
+                    self.retired.extend(successor.and_then(|successor| successor.revision()));
+                }
+                // It answers until what replaces it is counted.
+                Some(answering) if answering.past == Past::Known => {
+                    let mut successor = match successor {
+                        Some(mut successor) if successor.counts_as(slo) => {
+                            successor.redefine(slo.clone());
+                            successor
+                        }
+                        other => {
+                            self.retired.extend(other.and_then(|other| other.revision()));
+                            Definition::new(slo.clone(), now)
+                        }
+                    };
+                    successor.is_successor = true;
+                    self.definitions.extend([answering, successor]);
+                }
+                answering => {
+                    self.retired.extend(answering.and_then(|answering| answering.revision()));
+                    let mut definition = Definition::new(slo.clone(), now);
+                    let hash = format!("{}-", slo.slo.revision());
+                    let own = usable_of.get_mut(&key).and_then(|names| {
+                        names.iter().position(|(name, _)| name.starts_with(&hash)).map(|at| names.swap_remove(at))
+                    });
+                    if let Some((name, recorded)) = own {
+                        definition.revision = Some(name);
+                        definition.take_groups(recorded.groups);
+                    }
+                    self.definitions.push(definition);
+                }
+            }
+        }
+        self.retired.extend(before.values().flatten().filter_map(Definition::revision));
+        for ((service, slo), names) in usable_of {
+            let revision = |(name, _)| Revision { service: service.clone(), slo: slo.clone(), name };
             self.retired.extend(names.into_iter().map(revision));
         }
-        self.counter = Counter::new(self.watched.iter().map(|watched| watched.slo.sli.as_ref()))?;
-        self.live = LooseTally::new(self.watched.len());
-        let ids = self.watched.iter().flat_map(|watched| &watched.alert_ids);
-        self.known = ids.map(|id| Arc::clone(&id.fingerprint)).collect();
         self.set = Arc::new(set);
+        self.count_anew()
+    }
+
+    /// Counts the definitions as they are now.
+    pub(super) fn count_anew(&mut self) -> Result<(), Error> {
+        let slos = self.definitions.iter();
+        self.counter =
+            Counter::grouped(slos.map(|definition| (definition.slo.sli.as_ref(), definition.slo.slo.group_columns())))?;
         Ok(())
     }
 
@@ -197,148 +211,79 @@ impl Thread {
     fn load_counts(&mut self, view: &View, cursor: WalPosition) -> Result<(), Error> {
         // Two SLOs may count the same from the same position on: names alone do not tell them apart.
         let places: Vec<usize> =
-            (0..self.watched.len()).filter(|place| self.watched[*place].revision.is_some()).collect();
+            (0..self.definitions.len()).filter(|place| self.definitions[*place].revision.is_some()).collect();
         if places.is_empty() {
             return Ok(());
         }
-        let longest = places.iter().filter_map(|place| self.watched[*place].ring.windows().last()).max().copied();
+        let definitions = places.iter().map(|place| &self.definitions[*place]);
+        let longest = definitions.filter_map(Definition::held).max();
         let since = *longest.unwrap_or(Window::D30).at(Minute::of(self.time)).start();
         let names: HashMap<Revision, usize> =
-            places.iter().filter_map(|place| Some((revision_of(&self.watched[*place])?, *place))).collect();
-        let (engine, watched) = (Arc::clone(&self.engine), &mut self.watched);
+            places.iter().filter_map(|place| Some((self.definitions[*place].revision()?, *place))).collect();
+        let groups: HashMap<usize, HashMap<Arc<str>, usize>> =
+            places.iter().map(|place| (*place, self.definitions[*place].texts())).collect();
+        let (engine, definitions) = (Arc::clone(&self.engine), &mut self.definitions);
         let slo_1m = Arc::clone(&view.table(Table::Slo1m).committed);
-        engine.block_on(history::load(&engine, slo_1m, &names, since, |place, minute, counts| {
-            watched[place].ring.add(minute, counts);
+        engine.block_on(history::load(&engine, slo_1m, &names, since, |place, group, minute, counts| {
+            // Marks are no groups.
+            if let Some(watched) = groups.get(&place).and_then(|groups| groups.get(group)) {
+                definitions[place].watched[*watched].ring.add(minute, counts);
+            }
         }))?;
-        let slis: Vec<Arc<CompiledSli>> =
-            places.iter().map(|place| Arc::clone(&self.watched[*place].slo.sli)).collect();
         let calls = Arc::clone(&view.table(Table::Calls).committed);
-        let rest = engine.block_on(history::count(&engine, calls, &slis, Some(history::after(cursor))))?;
-        for (place, (counts, fed_by)) in places.iter().zip(rest.counts.into_iter().zip(rest.fed_by)) {
-            let watched = &mut self.watched[*place];
-            counts.iter().for_each(|(minute, counts)| watched.add(*minute, counts));
-            fed_by.iter().for_each(|(service, minute)| watched.fed(service, *minute));
-            watched.past = Past::Known;
+        let grouped: Vec<usize> =
+            places.iter().copied().filter(|place| self.definitions[*place].is_grouped()).collect();
+        if !grouped.is_empty() {
+            let slos: Vec<Arc<CompiledSlo>> =
+                grouped.iter().map(|place| Arc::clone(&self.definitions[*place].slo)).collect();
+            let since = Some(history::after(cursor));
+            let found = engine.block_on(history::first_groups(&engine, Arc::clone(&calls), &slos, since, |_| true))?;
+            for (place, groups) in grouped.iter().zip(found) {
+                let definition = &mut self.definitions[*place];
+                groups.iter().for_each(|(began, key)| definition.admit_own(key, *began));
+                definition.note_full();
+            }
         }
+        places.iter().for_each(|place| self.definitions[*place].past = Past::Known);
+        let (counter, mut tally) = (&self.counter, SettledTally(&mut self.definitions));
+        let since = Some(history::after(cursor));
+        engine.block_on(history::scan(&engine, calls, &counter.columns(), since, |batch| {
+            counter.count(batch, None, &mut tally)
+        }))?;
+        self.definitions.iter_mut().for_each(Definition::admit_staged);
         self.load_logical(view, &places)?;
         self.load_services(view, &places)
     }
 
     /// Counts the logical calls of SLOs of attempts: they are not in `slo_1m`, and needed for hours only.
     fn load_logical(&mut self, view: &View, places: &[usize]) -> Result<(), Error> {
-        let since = |place: &usize| self.watched[*place].logical_since();
+        let since = |place: &usize| self.definitions[*place].logical_since();
         let places: Vec<usize> = places.iter().copied().filter(|place| since(place).is_some()).collect();
         let Some(first) = places.iter().filter_map(since).min() else { return Ok(()) };
-        let slis: Vec<Arc<CompiledSli>> =
-            places.iter().map(|place| Arc::clone(&self.watched[*place].slo.sli)).collect();
+        let counter = Counter::new(places.iter().map(|place| self.definitions[*place].slo.sli.as_ref()))?;
         let date = col("date").gt_eq(lit(ScalarValue::Date32(Some(first.start().date32()))));
         let calls = Arc::clone(&view.table(Table::Calls).committed);
-        let found = self.engine.block_on(history::count(&self.engine, calls, &slis, Some(date)))?;
-        for (place, counts) in places.iter().zip(found.logical) {
-            counts.iter().for_each(|(minute, counts)| self.watched[*place].add_logical(*minute, counts));
+        let mut found = LooseTally::new(&[], places.len());
+        self.engine.block_on(history::scan(&self.engine, calls, &counter.columns(), Some(date), |batch| {
+            counter.count(batch, None, &mut found)
+        }))?;
+        for (place, found) in places.iter().zip(found.of) {
+            self.definitions[*place].take_logical(&found.whole);
         }
         Ok(())
     }
 
     /// Which services fed SLOs before the cursor: within the longest window that asks whether one of them still sends.
     fn load_services(&mut self, view: &View, places: &[usize]) -> Result<(), Error> {
-        let longest = places.iter().map(|place| self.watched[*place].longest()).max();
+        let longest = places.iter().map(|place| longest_of(&self.definitions[*place].slo.slo)).max();
         let Some(longest) = longest else { return Ok(()) };
         let since = *longest.at(Minute::of(self.time)).start();
-        let slis: Vec<Arc<CompiledSli>> =
-            places.iter().map(|place| Arc::clone(&self.watched[*place].slo.sli)).collect();
-        let found = self.engine.block_on(history::services(&self.engine, view, &slis, since))?;
-        for (place, services) in places.iter().zip(found) {
-            services.iter().for_each(|(service, minute)| self.watched[*place].fed(service, *minute));
+        let slos: Vec<Arc<CompiledSlo>> =
+            places.iter().map(|place| Arc::clone(&self.definitions[*place].slo)).collect();
+        let found = self.engine.block_on(history::services(&self.engine, view, &slos, since))?;
+        for (place, found) in places.iter().zip(found) {
+            self.definitions[*place].take_services(found);
         }
         Ok(())
     }
-
-    /// Begins to read the history of SLOs that have none.
-    pub(super) fn begin_reading(&mut self, view: &View) {
-        if self.reading.is_some() || Instant::now() < self.reading_not_before || self.folded != view.committed {
-            return;
-        }
-        // This is asked for many times a second.
-        if !self.watched.iter().any(|watched| watched.past == Past::Waiting) {
-            return;
-        }
-        let taken: HashSet<Revision> =
-            self.retired.iter().cloned().chain(self.watched.iter().filter_map(revision_of)).collect();
-        let (mut revisions, mut slis) = (Vec::new(), Vec::new());
-        for watched in self.watched.iter_mut().filter(|watched| watched.past == Past::Waiting) {
-            let name = watched.name_rows(self.folded);
-            let revision =
-                Revision { service: watched.slo.slo.service.clone(), slo: watched.slo.slo.name.clone(), name };
-            if taken.contains(&revision) {
-                continue;
-            }
-            watched.clear();
-            watched.past = Past::Reading;
-            watched.revision = Some(revision.name.clone());
-            slis.push(Arc::clone(&watched.slo.sli));
-            revisions.push(revision);
-        }
-        if revisions.is_empty() {
-            return;
-        }
-        let (answer, result) = mpsc::sync_channel(1);
-        let (engine, calls) = (Arc::clone(&self.engine), Arc::clone(&view.table(Table::Calls).committed));
-        let work = move || {
-            let counted = engine.block_on(history::count(&engine, calls, &slis, None));
-            // Nobody waits for it any more if the evaluation has ended.
-            drop(answer.send(counted));
-        };
-        tracing::info!(slos = revisions.len(), "counting the history of new SLOs");
-        match std::thread::Builder::new().name("history".into()).stack_size(16 << 20).spawn(work) {
-            Ok(_) => self.reading = Some(Reading { revisions, result }),
-            Err(error) => {
-                tracing::error!(%error, "start a thread");
-                self.reading = Some(Reading { revisions, result });
-            }
-        }
-    }
-
-    pub(super) fn take_history(&mut self) {
-        let Some(reading) = &self.reading else { return };
-        let result = match reading.result.try_recv() {
-            Ok(result) => result,
-            Err(TryRecvError::Empty) => return,
-            Err(TryRecvError::Disconnected) => Err(Error::Internal("the thread has ended".to_owned())),
-        };
-        let Some(Reading { revisions, .. }) = self.reading.take() else { return };
-        let mut places: HashMap<Revision, usize> = HashMap::new();
-        for (place, watched) in self.watched.iter().enumerate().filter(|(_, watched)| watched.past == Past::Reading) {
-            places.extend(revision_of(watched).map(|revision| (revision, place)));
-        }
-        match result {
-            Ok(tally) => {
-                let found = tally.counts.into_iter().zip(tally.logical).zip(tally.fed_by);
-                for (revision, ((counts, logical), fed_by)) in revisions.iter().zip(found) {
-                    let Some(place) = places.get(revision) else { continue };
-                    let watched = &mut self.watched[*place];
-                    counts.iter().for_each(|(minute, counts)| watched.add(*minute, counts));
-                    logical.iter().for_each(|(minute, counts)| watched.add_logical(*minute, counts));
-                    fed_by.iter().for_each(|(service, minute)| watched.fed(service, *minute));
-                    // So that it is known to be counted even if there was nothing.
-                    watched.pending.entry(Minute::of(self.time)).or_default();
-                    watched.past = Past::Known;
-                }
-                tracing::info!(slos = revisions.len(), "counted the history of new SLOs");
-            }
-            Err(error) => {
-                tracing::error!(error = error.to_string(), "count the history of new SLOs; it is tried again");
-                for place in places.values() {
-                    self.watched[*place].past = Past::Waiting;
-                    self.watched[*place].revision = None;
-                }
-                self.reading_not_before = Instant::now() + HISTORY_PAUSE;
-            }
-        }
-    }
-}
-
-pub(super) fn revision_of(watched: &Watched) -> Option<Revision> {
-    let (service, slo) = (watched.slo.slo.service.clone(), watched.slo.slo.name.clone());
-    Some(Revision { service, slo, name: watched.revision.clone()? })
 }

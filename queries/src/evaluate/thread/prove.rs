@@ -15,7 +15,8 @@ use toolgauge_analytics::window::Minute;
 
 use super::Thread;
 use crate::engine::Error;
-use crate::evaluate::watched::Past;
+use crate::evaluate::definition::Past;
+use crate::slo::group::{NAMED_MAX, NO_GROUP};
 use crate::slo::sql::{Span, recount};
 
 /// Good and bad events.
@@ -25,6 +26,7 @@ type Found = Result<(i64, i64), Error>;
 struct Check {
     service: String,
     slo: String,
+    group: Arc<str>,
     minute: Minute,
     expected: Counts,
     statement: String,
@@ -37,7 +39,7 @@ pub(super) struct Proof {
     check: Option<Check>,
     random: u64,
     /// Mismatches that were told: each once.
-    told: HashSet<(String, String, Minute)>,
+    told: HashSet<(String, String, Arc<str>, Minute)>,
 }
 
 /// Most mismatches that are remembered.
@@ -80,12 +82,21 @@ impl Thread {
 
     fn begin_check(&mut self) {
         let known: Vec<usize> =
-            (0..self.watched.len()).filter(|place| self.watched[*place].past == Past::Known).collect();
+            (0..self.definitions.len()).filter(|place| self.definitions[*place].past == Past::Known).collect();
         if known.is_empty() {
             return;
         }
         let place = known[self.proof.below(known.len() as u64) as usize];
-        let watched = &self.watched[place];
+        let definition = &mut self.definitions[place];
+        definition.tell_other();
+        if definition.watched.is_empty() {
+            return;
+        }
+        let watched = &definition.watched[self.proof.below(definition.watched.len() as u64) as usize];
+        // A statement cannot name more.
+        if watched.group.as_ref().is_some_and(|group| group.others() > NAMED_MAX) {
+            return;
+        }
         let now = watched.ring.now();
         let Some(longest) = watched.ring.windows().last().map(|window| u64::from(window.minutes())) else { return };
         // One in four at random: also what is missing is wrong.
@@ -99,10 +110,10 @@ impl Thread {
             }
             minutes[self.proof.below(minutes.len() as u64) as usize]
         };
-        let watched = &self.watched[place];
         let (from, to) = (minute.start(), Minute(minute.0 + 1).start());
         let span = Span { from, to, position: Some(self.folded) };
-        let statement = recount(&watched.slo.slo.sli, &span);
+        let group = watched.group.as_ref().map_or(String::new(), |group| group.condition(NAMED_MAX));
+        let statement = recount(&watched.slo.slo.sli, &span) + &group;
         let (answer, found) = mpsc::sync_channel(1);
         let now = chrono::DateTime::from_timestamp_micros(self.time.0).unwrap_or_default();
         let (engine, schema, sql) =
@@ -123,6 +134,7 @@ impl Thread {
         let check = Check {
             service: watched.slo.slo.service.clone(),
             slo: watched.slo.slo.name.clone(),
+            group: watched.group.as_ref().map_or(NO_GROUP.into(), |group| Arc::clone(group.text())),
             minute,
             expected: watched.ring.sum_of(minute..=minute),
             statement,
@@ -147,11 +159,12 @@ impl Thread {
             return;
         }
         counters.proof_mismatches.fetch_add(1, Relaxed);
-        let key = (check.service.clone(), check.slo.clone(), check.minute);
+        let key = (check.service.clone(), check.slo.clone(), Arc::clone(&check.group), check.minute);
         if self.proof.told.len() < TOLD_MAX && self.proof.told.insert(key) {
             tracing::error!(
                 service = check.service,
                 slo = check.slo,
+                group = &*check.group,
                 good_counted = check.expected.good,
                 bad_counted = check.expected.bad,
                 good_recounted = good,

@@ -1,16 +1,17 @@
 //! What is written down: changes of alerts, and counts.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use toolgauge_analytics::window::Minute;
 
 use super::Thread;
-use super::load::revision_of;
 use crate::evaluate::alerts::Change;
 use crate::evaluate::append::{Done, Job, findings};
-use crate::evaluate::history::SloRows;
-use crate::evaluate::watched::Past;
+use crate::evaluate::definition::Past;
+use crate::evaluate::history::{COUNTED, RETIRED, SloRows};
+use crate::slo::group::NO_GROUP;
 
 /// Longest wait for an append at the end.
 const LAST_APPEND: Duration = Duration::from_secs(10);
@@ -44,19 +45,30 @@ impl Thread {
         let is_due = self.last_flush.elapsed() >= self.settings.flush_interval;
         let is_new = self.folded.as_i64() > self.slo_version && self.folded <= view.committed;
         let has_rows = !self.retired.is_empty()
-            || self.watched.iter().any(|watched| watched.past == Past::Known && !watched.pending.is_empty());
+            || self.definitions.iter().any(|definition| {
+                let is_pending = || definition.watched.iter().any(|watched| !watched.pending.is_empty());
+                definition.past == Past::Known && (definition.untold || is_pending())
+            });
         // The cursor moves with the rows of others too, so that a start has few to read; an idle log is left alone.
         if !is_due || !is_new || !(has_rows || self.has_folded) || self.slo_broken {
             return;
         }
         self.has_folded = false;
         let mut rows = SloRows::default();
-        for watched in self.watched.iter_mut().filter(|watched| watched.past == Past::Known) {
-            let Some(revision) = revision_of(watched) else { continue };
-            watched.pending.drain().for_each(|(minute, counts)| rows.add(&revision, minute, counts));
+        let none: Arc<str> = NO_GROUP.into();
+        let now = Minute::of(self.time);
+        for definition in self.definitions.iter_mut().filter(|definition| definition.past == Past::Known) {
+            let Some(revision) = definition.revision().map(Arc::new) else { continue };
+            if std::mem::take(&mut definition.untold) {
+                rows.mark(&revision, COUNTED, now);
+            }
+            for watched in &mut definition.watched {
+                let group = watched.group.as_ref().map_or(&none, |group| group.text());
+                watched.pending.drain().for_each(|(minute, counts)| rows.add(&revision, group, minute, counts));
+            }
         }
         for revision in std::mem::take(&mut self.retired) {
-            rows.retire(revision, Minute::of(self.time));
+            rows.mark(&Arc::new(revision), RETIRED, now);
         }
         self.last_flush = Instant::now();
         match rows.batch() {
