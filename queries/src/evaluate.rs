@@ -292,3 +292,6 @@ impl Evaluator {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
