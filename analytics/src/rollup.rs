@@ -290,8 +290,8 @@ impl CallsRollup {
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         let key = size_of::<Key>() + size_of::<u32>() + 1;
-        let retries = |retries: &Box<KnownRetries>| size_of::<KnownRetries>() + retries.delay.heap_bytes();
-        let of_key = |sums: &Sums| sums.latency.heap_bytes() + sums.known_retries.as_ref().map_or(0, retries);
+        let retries = |retries: &KnownRetries| size_of::<KnownRetries>() + retries.delay.heap_bytes();
+        let of_key = |sums: &Sums| sums.latency.heap_bytes() + sums.known_retries.as_deref().map_or(0, retries);
         let latency: usize = self.sums.iter().map(of_key).sum();
         self.keys.capacity() * key + self.sums.capacity() * size_of::<Sums>() + latency + self.words.bytes
     }

@@ -1,5 +1,8 @@
 //! Alerts beside those of SLOs, from OTLP to Debian's Alertmanager and back.
 
+use std::collections::BTreeSet;
+
+use opentelemetry_proto::tonic::trace::v1::Span;
 use serde_json::Value;
 use toolgauge_proto::api::rule::RulesReport;
 use toolgauge_proto::time::{Clock as _, SystemClock, UnixMicros};
@@ -8,6 +11,7 @@ use crate::process::{program, run};
 use crate::sandbox::{LIMIT, until};
 use crate::slo_delivery::Real;
 use crate::slo_world::{Answers, Calls, Manager, SECOND, SLO, World, chrono_micros};
+use crate::traffic::{double, failed, text, tool_span};
 
 const RULES: &str = "---
 apiVersion: toolgauge/v1
@@ -220,6 +224,86 @@ async fn the_preset_tells_a_broken_tool_and_nothing_else() {
     until(LIMIT, "all of them are delivered", async || {
         let sent = manager.alerts();
         all.iter().all(|name| sent.iter().any(|alert| alert["labels"]["slo"] == *name)).then_some(())
+    })
+    .await;
+    world.stop().await;
+}
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// A call of a model that ended so many seconds ago and took one.
+fn chat(world: &World, model: &str, number: u64, ago: u64) -> Span {
+    let end = world.now().0.cast_unsigned() * 1_000 - ago * SECOND_NS;
+    let mut span = tool_span("chat", 1_000_000 + number, 0, end - SECOND_NS, SECOND_NS);
+    span.name = format!("chat {model}");
+    span.attributes = vec![text("gen_ai.operation.name", "chat"), text("gen_ai.request.model", model)];
+    span
+}
+
+/// Scenario: the rules that ship, on a server with a tool that is slow, then a model that fails in a tenth of its calls, then sessions that are long and
+/// dear, then a call that costs more than a day may. Guarantees: each makes the rules fire that are about it, and no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_preset_tells_what_is_slow_fails_or_is_dear() {
+    let manager = Manager::start(Answers::With(200)).await;
+    let mut world = World::start("2026-03-01T12:00:00Z", toolgauge_queries::rules::PRESET, &[manager.url()]).await;
+    run_calls(&mut world, "search", 6, Calls::Good).await;
+    let mut expected: BTreeSet<&str> = BTreeSet::new();
+    let sessions = ["session-cost", "session-cost-target", "session-duration", "session-iterations"];
+    for (step, fires) in [(0, &["tool-latency"][..]), (1, &["model-error-rate"]), (2, &sessions), (3, &["daily-cost"])]
+    {
+        world.advance(60);
+        let spans: Vec<Span> = match step {
+            // One in fifteen takes 6 s: the 95th percentile of 30.
+            0 => {
+                let now = world.now().0.cast_unsigned() * 1_000;
+                let seconds = |number: u64| if number.is_multiple_of(15) { 6 } else { 1 };
+                let took = |number: u64| seconds(number) * SECOND_NS;
+                let start = |number: u64| now - took(number) - SECOND_NS;
+                (0..30).map(|n| tool_span("crawl", 500_000 + n, 0, start(n), took(n))).collect()
+            }
+            1 => {
+                let call = |number: u64| chat(&world, "flaky", number, number);
+                (0..40).map(|n| if n % 10 == 0 { failed(call(n), "TimeoutError") } else { call(n) }).collect()
+            }
+            // 24 sessions of eight calls in 18.5 s, each of which costs seven cents.
+            2 => (0..24 * 8)
+                .map(|n| {
+                    let mut span = chat(&world, "wise", 1_000 + n, 0);
+                    let ago = (7 - n % 8) * SECOND_NS * 5 / 2;
+                    span.start_time_unix_nano -= ago;
+                    span.end_time_unix_nano -= ago;
+                    span.attributes.push(text("gen_ai.conversation.id", &format!("session-{}", n / 8)));
+                    span.attributes.push(double("toolgauge.cost.usd", 0.07));
+                    span
+                })
+                .collect(),
+            _ => {
+                let mut span = chat(&world, "wise", 5_000, 0);
+                span.attributes.push(double("toolgauge.cost.usd", 500.5));
+                vec![span]
+            }
+        };
+        world.send_spans("shop-agent", spans).await;
+        evaluated(&world).await;
+        expected.extend(fires);
+        let mut looks = 0;
+        until(LIMIT, &format!("after step {step} these fire: {expected:?}"), async || {
+            // Sessions are asked for once a minute.
+            if looks == 0 && step == 2 {
+                world.advance(60);
+            }
+            looks += 1;
+            let alerts = world.alerts().await.alerts.into_iter();
+            let firing =
+                alerts.filter(|alert| alert.state == "firing" && alert.labels["alertname"] != "ErrorBudgetBurn");
+            let firing: BTreeSet<String> = firing.map(|alert| alert.labels["slo"].clone()).collect();
+            firing.iter().map(String::as_str).eq(expected.iter().copied()).then_some(())
+        })
+        .await;
+    }
+    until(LIMIT, "all of them are delivered", async || {
+        let sent = manager.alerts();
+        expected.iter().all(|name| sent.iter().any(|alert| alert["labels"]["slo"] == *name)).then_some(())
     })
     .await;
     world.stop().await;

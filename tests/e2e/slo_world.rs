@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -164,6 +165,11 @@ impl World {
         });
         let spans = spans.collect();
         self.client.export(TRACES, &request("shop-agent", spans).encode_to_vec()).await;
+    }
+
+    /// An export of these spans, received now.
+    pub(crate) async fn send_spans(&mut self, service: &str, spans: Vec<Span>) {
+        self.client.export(TRACES, &request(service, spans).encode_to_vec()).await;
     }
 
     /// Time goes on, with a call each second, in steps; after each of them everything is evaluated.

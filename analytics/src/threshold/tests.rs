@@ -16,7 +16,7 @@ impl Rng {
 fn sums_are_those_of_a_recount() {
     let windows: Arc<[Window]> = [1, 5, 30, 240].map(Window::from_minutes).into();
     for seed in 1..40 {
-        let mut rng = Rng(seed * 0x9E37_79B9_7F);
+        let mut rng = Rng(seed * 0x9E_3779_B97F);
         let held = (seed % 3 == 0).then(|| Window::from_minutes(900));
         let mut rolling = Rolling::new(Arc::clone(&windows), held, Minute(10_000));
         let mut all: Vec<(Minute, Sums)> = Vec::new();

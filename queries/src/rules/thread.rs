@@ -252,7 +252,7 @@ impl Thread {
         if self.asker.is_busy() || at.time < self.next_sessions {
             return;
         }
-        let rules: Vec<_> = self.state.set().thresholds.iter().cloned().collect();
+        let rules: Vec<_> = self.state.set().thresholds.to_vec();
         let rules: Vec<_> = rules.into_iter().filter(|rule| matches!(rule.measure, Measure::Sessions(..))).collect();
         if rules.is_empty() {
             return;
