@@ -29,6 +29,7 @@ mod process;
 mod python_sdk;
 mod restart;
 mod sandbox;
+mod secrets;
 mod series;
 mod slo;
 mod slo_cli;
