@@ -314,13 +314,18 @@ fn claude_spans() -> Vec<Span> {
         span(id, 1, "claude_code.tool", &attributes.each_ref().map(String::as_str))
     };
     let execution = |id, parent, success: &str| {
-        span(id, parent, "claude_code.tool.execution", &[&format!("success:b={success}"), "error=no such file"])
+        span(
+            id,
+            parent,
+            "claude_code.tool.execution",
+            &["session.id=s", &format!("success:b={success}"), "error=no such file"],
+        )
     };
     let request = span(
         8,
         1,
         "claude_code.llm_request",
-        &["model=claude-x", "input_tokens:i=5", "output_tokens=7", "attempt:i=1", "request_id=r"],
+        &["session.id=s", "model=claude-x", "input_tokens:i=5", "output_tokens=7", "attempt:i=1", "request_id=r"],
     );
     vec![
         span(1, 0, "claude_code.interaction", &["session.id=s"]),
@@ -329,7 +334,7 @@ fn claude_spans() -> Vec<Span> {
         tool(4, "Edit", "b"),
         failed(execution(5, 4, "false"), ""),
         tool(6, "Bash", "c"),
-        span(7, 6, "claude_code.tool.blocked_on_user", &["decision=reject"]),
+        span(7, 6, "claude_code.tool.blocked_on_user", &["session.id=s", "decision=reject"]),
         request,
     ]
 }
@@ -350,6 +355,7 @@ fn claude_code_by_spans_and_logs_is_counted_once_and_priced() {
     let result = |seconds, call: &str, success: &str| {
         let attributes = [
             "event.name=tool_result".to_owned(),
+            "session.id=s".to_owned(),
             format!("tool_name={}", if call == "a" { "Read" } else { "Edit" }),
             format!("tool_use_id={call}"),
             format!("success={success}"),
@@ -362,7 +368,14 @@ fn claude_code_by_spans_and_logs_is_counted_once_and_priced() {
     let request = log(
         8,
         1,
-        &["event.name=api_request", "model=claude-x", "cost_usd:-=", "cost_usd_micros:i=4669", "request_id=r"],
+        &[
+            "event.name=api_request",
+            "session.id=s",
+            "model=claude-x",
+            "cost_usd:-=",
+            "cost_usd_micros:i=4669",
+            "request_id=r",
+        ],
     );
     let records = vec![result(3, "a", "true"), result(5, "b", "false"), request];
     let sent = [
