@@ -298,7 +298,7 @@ fn by(word: &str, ledger: &Ledger) -> Grouped {
         }
         "user" => {
             let sums = ledger.user_costs.iter();
-            sums.map(|(user, sums)| (user.map(|user| format!("user-{user:03}")), *sums)).collect()
+            sums.map(|(user, sums)| (Some(format!("user-{user:03}")), *sums)).collect()
         }
         "day" => ledger.day_costs.iter().map(|(day, sums)| (Some(date_text(*day as i32)), *sums)).collect(),
         _ => Grouped::new(),

@@ -17,8 +17,8 @@ pub(crate) struct Who {
     pub(crate) agent: usize,
     /// Number of the session, as its id writes it.
     pub(crate) session: u64,
-    /// Number of the user, if the call says whose it is.
-    pub(crate) user: Option<u64>,
+    /// Number of the user; a call that does not say it belongs to that of the run around it.
+    pub(crate) user: u64,
     /// For how many calls it stands, in millionths.
     pub(crate) weight: u64,
 }
@@ -166,7 +166,7 @@ pub(crate) struct Ledger {
     /// Tools and models by day.
     pub(crate) day_costs: BTreeMap<u64, CostSums>,
     /// Tools and models by user.
-    pub(crate) user_costs: BTreeMap<Option<u64>, CostSums>,
+    pub(crate) user_costs: BTreeMap<u64, CostSums>,
     /// Tools and models of some sessions, or of all.
     pub(crate) session_costs: BTreeMap<u64, CostSums>,
     /// Whether that is all of them.

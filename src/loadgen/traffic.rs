@@ -117,8 +117,9 @@ struct Scene {
 }
 
 impl Scene {
-    fn who(&self, user: Option<u64>) -> Who {
-        Who { agent: self.agent, session: self.session.number, user, weight: self.weight }
+    fn who(&self) -> Who {
+        let Session { number: session, user_number: user, .. } = self.session;
+        Who { agent: self.agent, session, user, weight: self.weight }
     }
 
     /// What all its spans say of whose they are.
@@ -283,7 +284,7 @@ impl Traffic {
         }
         run.span(scene.agent, &span, &attributes);
         let model = agent.model;
-        let who = scene.who(None);
+        let who = scene.who();
         run.facts.push(Fact::Model { who, model, end_ns, failed, input, cached, output, cost });
         (end_ns, failed)
     }
@@ -380,7 +381,7 @@ impl Traffic {
         }
         let name = format!("execute_tool {}", how.name);
         run.span(scene.agent, &span(outer, root, &name, SpanKind::Internal, 0), &attributes);
-        let who = scene.who(Some(scene.session.user_number));
+        let who = scene.who();
         run.facts.push(Fact::Tool { who, tool, end_ns, duration_ns, failure, attempt, is_final, cost });
 
         let reporting = server.service.and_then(|service| SERVICES.iter().position(|name| *name == service));

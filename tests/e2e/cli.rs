@@ -72,9 +72,9 @@ async fn the_tools_report_prints_a_table_json_or_csv() {
     assert_eq!(
         printed[..3],
         [
-            " server  tool      attempts  calls  success/attempt  success/call  retries  recovered  lost s  stand for  p50 ms  p95 ms  p99 ms  cost USD  cost/call  cost/success  owner  errors",
-            "         charge           2      1          50.00 %      100.00 %  50.00 %   100.00 %     0.2               10.0   100.0  100.0?       0.5       0.25           0.5         timeout 1",
-            " docs    look, up         1      1         100.00 %      100.00 %   0.00 %                0.0               40.0    40.0   40.0?",
+            " server  tool      attempts  calls  success/attempt  success/call  retries  recovered  lost s  stand for  of which ok  sample  p50 ms  p95 ms  p99 ms  cost USD  cost/call  cost/success  owner  errors",
+            "         charge           2      1          50.00 %      100.00 %  50.00 %   100.00 %     0.2                                    10.0   100.0  100.0?       0.5       0.25           0.5         timeout 1",
+            " docs    look, up         1      1         100.00 %      100.00 %   0.00 %                0.0                                    40.0    40.0   40.0?",
         ]
     );
     assert!(
@@ -86,9 +86,9 @@ async fn the_tools_report_prints_a_table_json_or_csv() {
     assert_eq!(
         lines(&stdout),
         [
-            "server,tool,attempts,calls,success/attempt,success/call,retries,recovered,lost s,stand for,p50 ms,p95 ms,p99 ms,cost USD,cost/call,cost/success,owner,errors",
-            ",charge,2,1,50.00 %,100.00 %,50.00 %,100.00 %,0.2,,10.0,100.0,100.0?,0.5,0.25,0.5,,timeout 1",
-            "docs,\"look, up\",1,1,100.00 %,100.00 %,0.00 %,,0.0,,40.0,40.0,40.0?,,,,,",
+            "server,tool,attempts,calls,success/attempt,success/call,retries,recovered,lost s,stand for,of which ok,sample,p50 ms,p95 ms,p99 ms,cost USD,cost/call,cost/success,owner,errors",
+            ",charge,2,1,50.00 %,100.00 %,50.00 %,100.00 %,0.2,,,,10.0,100.0,100.0?,0.5,0.25,0.5,,timeout 1",
+            "docs,\"look, up\",1,1,100.00 %,100.00 %,0.00 %,,0.0,,,,40.0,40.0,40.0?,,,,,",
         ]
     );
     let (_, stdout, _) = run(ask(&sandbox, &["report", "tools", "--format", "json", "--service", "shop"])).await;
