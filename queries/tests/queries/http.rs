@@ -206,7 +206,7 @@ async fn sessions_are_those_of_the_view() {
             serde_json::from_value(server.get(&format!("/api/v1/sessions{query}")).await.json()).unwrap();
         report
     };
-    let all = of("?from=-3h").await;
+    let all = of("?from=-96h").await;
     let rows = server
         .sql(
             "SELECT tenant, session_id, iterations, tool_calls, tool_errors, logical_tool_errors, completed, closed, cost_usd, \
@@ -241,10 +241,10 @@ async fn sessions_are_those_of_the_view() {
         row.iter().enumerate().map(|(at, value)| if at == 8 { short(value) } else { value.clone() }).collect::<Vec<_>>()
     });
     assert_eq!(found, expected.collect::<Vec<_>>());
-    let halves = [of("?from=-3h&to=-1h").await, of("?from=-1h").await];
+    let halves = [of("?from=-96h&to=-24h").await, of("?from=-24h").await];
     assert_eq!(halves.iter().map(|half| half.sessions.len()).sum::<usize>(), all.sessions.len());
     assert!(halves.iter().all(|half| !half.sessions.is_empty()));
-    let cut = of("?from=-3h&limit=2").await;
+    let cut = of("?from=-96h&limit=2").await;
     assert_eq!((cut.sessions.as_slice(), cut.truncated, all.truncated), (&all.sessions[..2], true, false));
     for (query, said) in [("limit=0", "between 1 and 10000"), ("limit=x", "limit"), ("by=tool", "unknown field")] {
         let reply = server.get(&format!("/api/v1/sessions?{query}")).await;
