@@ -19,6 +19,7 @@ use toolgauge_proto::api::why::WhyReport;
 use toolgauge_proto::api::{Problem, SqlRequest, SqlResponse, ToolOwner, ToolReport, ToolsReport, Weighted};
 use toolgauge_proto::explain::Missed;
 use toolgauge_proto::time::SystemClock;
+use toolgauge_queries::notify::NotifyError;
 use toolgauge_queries::slo::learned::UNKNOWN_TOOLS;
 
 use crate::config::{Config, ConfigError};
@@ -279,7 +280,11 @@ impl Failure {
             | Self::WrongUsage(_)
             | Self::Endpoint(_)
             | Self::Dates { .. }
-            | Self::Server(ServerError::Conventions(_) | ServerError::Origin(_)) => WRONG_USAGE,
+            | Self::Server(
+                ServerError::Conventions(_)
+                | ServerError::Origin(_)
+                | ServerError::Notify(NotifyError::Address { .. } | NotifyError::Repeated { .. }),
+            ) => WRONG_USAGE,
             _ => FAILED,
         }
     }

@@ -19,7 +19,7 @@ use toolgauge_proto::time::{Clock, SystemClock};
 use toolgauge_queries::engine::Error as QueryError;
 use toolgauge_queries::evaluate::{EvaluateSettings, Evaluator};
 use toolgauge_queries::http::{Api, Origins, WrongOrigin, serve};
-use toolgauge_queries::notify::{Notifier, NotifyError};
+use toolgauge_queries::notify::{Notifier, NotifyError, Targets};
 use toolgauge_queries::rules::Rules;
 
 use crate::config::Config;
@@ -160,6 +160,7 @@ impl Server {
     /// See [`ServerError`].
     pub async fn start_at(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, ServerError> {
         let origins = Origins::parse(&config.queries.cors_origins.0)?;
+        let alertmanagers = Targets::parse(&config.alertmanager.0)?;
         let mut price_files = PriceFiles::new(config)?;
         let set = crate::prices::read_at_start(&mut price_files)?;
         let price_faults = PriceFaults::default();
@@ -197,7 +198,7 @@ impl Server {
             (None, None)
         } else {
             let notifier =
-                Notifier::start(&config.alertmanager.0, config.alerting.timeout.0, &tokio::runtime::Handle::current())?;
+                Notifier::start(alertmanagers, config.alerting.timeout.0, &tokio::runtime::Handle::current())?;
             let settings = EvaluateSettings { ownership: Arc::clone(&team_of), ..config.evaluate(http) };
             let parts = || (Arc::clone(&lake), Arc::clone(&engine), Arc::clone(&clock));
             let ((lake, engine, clock), of_rules) = (parts(), parts());

@@ -31,6 +31,7 @@ pub const OUTBOX_MAX: usize = 10_000;
 /// Longest pause between two tries.
 pub const PAUSE_MAX: Duration = Duration::from_secs(30);
 const PAUSE_MIN: Duration = Duration::from_millis(500);
+const ALERTS_PATH: &str = "/api/v2/alerts";
 /// How much of an answer is looked at.
 const ANSWER_BYTES_MAX: usize = 4 << 10;
 
@@ -64,6 +65,12 @@ pub enum NotifyError {
         url: String,
         /// What is wrong.
         reason: String,
+    },
+    /// It is there already.
+    #[error("the Alertmanager {url} is given twice (remove one: each gets every alert)")]
+    Repeated {
+        /// The address without credentials.
+        url: String,
     },
     /// The client cannot be made.
     #[error("set up the client for Alertmanagers")]
@@ -151,6 +158,29 @@ fn oldest(waiting: &Waiting, count: usize) -> Vec<Arc<str>> {
     places.into_iter().take(count).map(|(_, fingerprint)| fingerprint).collect()
 }
 
+/// The Alertmanagers that alerts go to: their names, which are their addresses without credentials, and their endpoints.
+#[derive(Debug, Clone)]
+pub struct Targets(Vec<(String, Url)>);
+
+impl Targets {
+    /// Those at these addresses.
+    ///
+    /// # Errors
+    /// If an address cannot be used, or is given twice.
+    pub fn parse(addresses: &[String]) -> Result<Self, NotifyError> {
+        let mut targets: Vec<(String, Url)> = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            let url = endpoint(address)?;
+            let name = named(&url);
+            if targets.iter().any(|(known, _)| *known == name) {
+                return Err(NotifyError::Repeated { url: name });
+            }
+            targets.push((name, url));
+        }
+        Ok(Self(targets))
+    }
+}
+
 /// Delivers alerts.
 #[derive(Debug)]
 pub struct Notifier {
@@ -160,13 +190,13 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    /// One that sends to these addresses, each request with this limit of time.
+    /// One that sends to these Alertmanagers, each request with this limit of time.
     ///
     /// # Errors
-    /// If an address cannot be used.
-    pub fn start(addresses: &[String], timeout: Duration, runtime: &Handle) -> Result<Self, NotifyError> {
+    /// If the client cannot be made.
+    pub fn start(targets: Targets, timeout: Duration, runtime: &Handle) -> Result<Self, NotifyError> {
         let (stop, stopped) = watch::channel(false);
-        let (mut outboxes, mut tasks) = (Vec::new(), Vec::new());
+        let (mut outboxes, mut tasks): (Vec<(String, Arc<Outbox>)>, _) = (Vec::new(), Vec::new());
         let client = Client::builder()
             .timeout(timeout)
             .connect_timeout(timeout)
@@ -175,9 +205,7 @@ impl Notifier {
             .user_agent(concat!("toolgauge/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(NotifyError::Client)?;
-        for address in addresses {
-            let url = endpoint(address)?;
-            let name = named(&url);
+        for (name, url) in targets.0 {
             let outbox = Arc::new(Outbox::default());
             let delivery = Delivery {
                 client: client.clone(),
@@ -225,15 +253,16 @@ fn endpoint(address: &str) -> Result<Url, NotifyError> {
     if url.query().is_some() || url.fragment().is_some() {
         return Err(wrong("it has a query or a fragment".to_owned()));
     }
-    let path = format!("{}/api/v2/alerts", url.path().trim_end_matches('/'));
+    let path = format!("{}{ALERTS_PATH}", url.path().trim_end_matches('/'));
     url.set_path(&path);
     Ok(url)
 }
 
-/// The address without credentials and path.
+/// The address of an endpoint as it was given, without credentials.
 fn named(url: &Url) -> String {
     let port = url.port().map_or(String::new(), |port| format!(":{port}"));
-    format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
+    let path = url.path().strip_suffix(ALERTS_PATH).unwrap_or_default();
+    format!("{}://{}{port}{path}", url.scheme(), url.host_str().unwrap_or_default())
 }
 
 /// The way to one Alertmanager.
@@ -389,9 +418,24 @@ mod tests {
     fn addresses_are_checked_and_shown_without_credentials() {
         let url = endpoint("https://user:secret@alerts.example:9443/prefix/").unwrap();
         assert_eq!(url.path(), "/prefix/api/v2/alerts");
-        assert_eq!(named(&url), "https://alerts.example:9443");
+        assert_eq!(named(&url), "https://alerts.example:9443/prefix");
+        assert_eq!(named(&endpoint("http://alerts.example/").unwrap()), "http://alerts.example");
         for wrong in ["alerts:9093", "localhost", "ftp://x", "http://", "http://x/?a=b"] {
             assert!(endpoint(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_given_once() {
+        let names = |addresses: &[&str]| {
+            let addresses: Vec<String> = addresses.iter().map(|address| (*address).to_owned()).collect();
+            Targets::parse(&addresses).map(|targets| targets.0.into_iter().map(|(name, _)| name).collect::<Vec<_>>())
+        };
+        let behind_one_host = ["http://proxy/one/", "http://proxy/two", "http://proxy"];
+        assert_eq!(names(&behind_one_host).unwrap(), ["http://proxy/one", "http://proxy/two", "http://proxy"]);
+        for again in ["http://proxy/one", "http://other:secret@proxy:80/one/"] {
+            let error = names(&["http://proxy/one/", again]).unwrap_err().to_string();
+            assert!(error.starts_with("the Alertmanager http://proxy/one is given twice"), "{error}");
         }
     }
 }

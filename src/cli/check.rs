@@ -12,6 +12,7 @@ use toolgauge_proto::api::costs::UnpricedReport;
 use toolgauge_proto::time::{Clock as _, SystemClock, UnixMicros};
 use toolgauge_queries::engine::Error as QueryError;
 use toolgauge_queries::http::Api;
+use toolgauge_queries::notify::Targets;
 
 use super::{Failure, Settings, fetch, load, runtime};
 use crate::config::{Config, ConfigError};
@@ -38,6 +39,9 @@ pub(super) fn run(check: &Check) -> Result<(), Failure> {
     OwnershipFile::open(&config)?;
     config.receiver().check().map_err(|error| {
         Failure::Config(ConfigError::Invalid { place: "receiver".into(), message: error.to_string() })
+    })?;
+    Targets::parse(&config.alertmanager.0).map_err(|error| {
+        Failure::Config(ConfigError::Invalid { place: "alertmanager".into(), message: error.to_string() })
     })?;
     let set = read_at_start(&mut PriceFiles::new(&config)?)?;
     let mut out = std::io::stdout();

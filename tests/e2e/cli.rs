@@ -138,3 +138,21 @@ async fn config_show_prints_what_gives_the_same_configuration_again() {
     command.args(["config", "check", "--config", &file]);
     assert_eq!(run(command).await, (0, "the configuration is fine\n".to_owned(), String::new()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alertmanager_that_is_given_twice_is_said_so_before_anything_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    for arguments in [&["serve"][..], &["config", "check"]] {
+        let mut command = program();
+        command.args(arguments).arg("--data").arg(&data);
+        command.args(["--alertmanager", "http://x/one", "--alertmanager", "http://user:secret@x:80/one/"]);
+        let (code, _, stderr) = run(command).await;
+        assert_eq!(code, 2, "{stderr}");
+        assert!(
+            stderr.contains("the Alertmanager http://x/one is given twice (remove one") && !stderr.contains("secret"),
+            "{stderr}"
+        );
+    }
+    assert!(!data.exists());
+}

@@ -22,7 +22,7 @@ use toolgauge_proto::table::{ColumnType, Table};
 use toolgauge_proto::time::{Clock, UnixMicros};
 use toolgauge_queries::engine::Settings;
 use toolgauge_queries::evaluate::{EvaluateSettings, Evaluated, Evaluator};
-use toolgauge_queries::notify::Notifier;
+use toolgauge_queries::notify::{Notifier, Targets};
 
 use crate::support::{Row, Sql, arrival, live_batch, settled_batch, text, timestamp};
 
@@ -499,7 +499,7 @@ impl Running {
     ) -> Arc<Evaluator> {
         let address = [format!("http://{}", manager.address)];
         let runtime = tokio::runtime::Handle::current();
-        let notifier = Notifier::start(&address, Duration::from_secs(5), &runtime).unwrap();
+        let notifier = Notifier::start(Targets::parse(&address).unwrap(), Duration::from_secs(5), &runtime).unwrap();
         let (lake, clock) = (Arc::<World>::clone(world), Arc::<World>::clone(world));
         Evaluator::start(settings.clone(), lake, Arc::clone(&sql.engine), clock, notifier).await.unwrap()
     }
