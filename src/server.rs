@@ -18,7 +18,7 @@ use toolgauge_proto::otlp::{LogsView, TracesView, metric_points};
 use toolgauge_proto::time::{Clock, SystemClock};
 use toolgauge_queries::engine::Error as QueryError;
 use toolgauge_queries::evaluate::{EvaluateSettings, Evaluator};
-use toolgauge_queries::http::{Api, Origins, WrongOrigin, serve};
+use toolgauge_queries::http::{Api, Door, Origins, WrongOrigin, serve};
 use toolgauge_queries::notify::{Notifier, NotifyError, Targets};
 use toolgauge_queries::rules::Rules;
 
@@ -146,7 +146,8 @@ async fn watch_prices(mut files: PriceFiles, interval: Duration, prices: Prices,
 }
 
 impl Server {
-    /// Starts everything. The doors answer when the log is replayed; until then connections wait.
+    /// Starts everything. The doors for exports answer when the log is replayed; until then their connections wait, and the HTTP API says what
+    /// for.
     ///
     /// # Errors
     /// See [`ServerError`].
@@ -183,6 +184,11 @@ impl Server {
         if let Some((_, ownership)) = &ownership_file {
             team_of.store(Arc::clone(ownership));
         }
+        let progress = settings.progress.clone();
+        let door = Door::starting(move || progress.to_string());
+        // If the start fails, its end tells the door to close.
+        let (stop_http, http_stopped) = watch::channel(false);
+        let http_task = tokio::spawn(serve(http_listener, door.clone(), origins, stopped(http_stopped)));
         let runtime = tokio::runtime::Handle::current();
         let collector_clock = Arc::clone(&clock);
         let start = move || Collector::start(settings, Arc::new(RealFs::private()), collector_clock, &runtime);
@@ -233,8 +239,7 @@ impl Server {
         // Without files, nothing can change.
         let prices_task = (!config.prices.0.is_empty())
             .then(|| tokio::spawn(watch_prices(price_files, config.pricing.interval.0, prices, price_faults)));
-        let (stop_http, http_stopped) = watch::channel(false);
-        let http_task = tokio::spawn(serve(http_listener, api, origins, stopped(http_stopped)));
+        door.open(api);
         Ok(Self {
             otlp_grpc,
             otlp_http,

@@ -6,12 +6,14 @@
 //! * A request's head takes at most [`HEAD_TIMEOUT`], its body at most [`BODY_TIMEOUT`] and [`BODY_BYTES_MAX`]; there
 //!   are at most [`CONNECTIONS_MAX`] connections. Statements have the limits of [`crate::engine`].
 //! * A client that goes away stops its statement.
+//! * Before there is anything to answer from, a [`Door`] says what the start waits for.
 //!
 //! # How it ends
 //! [`serve`] stops accepting, lets requests in flight end for at most [`DRAIN_TIMEOUT`], and returns.
 
 mod cors;
 mod costs;
+mod door;
 mod metrics;
 mod problem;
 mod range;
@@ -54,6 +56,7 @@ use crate::rules::Rules;
 use crate::tables::Catalog;
 use crate::webhook::Webhook;
 pub use cors::{Origins, WrongOrigin};
+pub use door::Door;
 use metrics::QueryMetrics;
 use problem::Fault;
 pub use serve::{CONNECTIONS_MAX, DRAIN_TIMEOUT, HEAD_TIMEOUT};
@@ -66,6 +69,10 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The description of the API, as `/api/v1/openapi.json` gives it.
 pub const OPENAPI: &str = include_str!("openapi.json");
 const INDEX: &str = include_str!("index.html");
+/// What `/healthz` says.
+const HEALTHY: &str = "ok\n";
+/// Of Prometheus' text format.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The addresses: method, path, what answers.
 type Route = (&'static str, &'static str, fn() -> MethodRouter<Arc<Api>>);
@@ -87,7 +94,7 @@ const ROUTES: &[Route] = &[
     ("get", "/api/v1/status", || get(status)),
     ("get", "/api/v1/tools", || get(tools)),
     ("get", "/api/v1/why/{trace_id}", || get(why::why)),
-    ("get", "/healthz", || get(async || typed("text/plain; charset=utf-8", "ok\n".to_owned()))),
+    ("get", "/healthz", || get(async || typed("text/plain; charset=utf-8", HEALTHY.to_owned()))),
     ("get", "/metrics", || get(metrics)),
     ("get", "/readyz", || get(readyz)),
 ];
@@ -223,17 +230,19 @@ impl Api {
     }
 }
 
-/// Serves the API on `listener` until `shutdown` is done and the requests in flight have ended. Web pages from `origins` may read it.
+/// Serves what is behind the door on `listener` until `shutdown` is done and the requests in flight have ended. Web pages from `origins` may
+/// read it.
 ///
 /// # Errors
 /// None today; a listener that breaks for good would be one.
 pub async fn serve(
     listener: tokio::net::TcpListener,
-    api: Arc<Api>,
+    door: impl Into<Door>,
     origins: Origins,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let router = router(api).layer(axum::middleware::from_fn_with_state(origins, cors::answer));
+    let door = door.into();
+    let router = || door.router().layer(axum::middleware::from_fn_with_state(origins.clone(), cors::answer));
     serve::serve(listener, router, shutdown).await
 }
 
@@ -409,7 +418,7 @@ async fn metrics(State(api): State<Arc<Api>>) -> Response {
         text.push_str(&rule_metrics::of_rules(rules));
     }
     text.push_str(&rule_metrics::of_webhook(api.webhook.counters()));
-    typed("text/plain; version=0.0.4; charset=utf-8", text)
+    typed(METRICS_TYPE, text)
 }
 
 /// Resident memory of this process; 0 where the system does not tell.

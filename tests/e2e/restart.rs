@@ -7,8 +7,8 @@ use prost::Message as _;
 use toolgauge::config::Time;
 
 use crate::load::Load;
-use crate::process::Process;
-use crate::sandbox::{LIMIT, Sandbox, TRACES, now_ns, until};
+use crate::process::{Process, program};
+use crate::sandbox::{Api, LIMIT, Sandbox, TRACES, now_ns, until};
 use crate::traffic::{ROWS_PER_TRACE, request, tool_span};
 
 /// How long a row may take to be seen: the promise.
@@ -40,6 +40,63 @@ async fn a_graceful_stop_under_load_keeps_everything_and_ends_with_code_0() {
     doors.api.until_visible().await;
     let rows = exports * ROWS_PER_TRACE;
     assert_eq!(doors.api.row("SELECT count(*), count(DISTINCT row_id) FROM calls").await, [rows, rows]);
+}
+
+/// Exports of the log that is replayed, and calls in each: it takes long enough to be watched.
+const EXPORTS: u64 = 40;
+const CALLS: u64 = 2_000;
+
+/// Scenario: a server starts on a long log, and is asked from the beginning. Guarantees: it says that it lives; that it is not ready, and how far the
+/// replay has come; that everything else has to wait; then it is ready, and answers with all that was in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_is_told_by_readyz() {
+    let sandbox = Sandbox::start_with(|config| config.settle.after = Time(Duration::from_secs(600))).await;
+    let mut client = sandbox.client().await;
+    for export in 0..EXPORTS {
+        let spans = (0..CALLS).map(|call| tool_span("search", export, call, now_ns(), 1_000_000)).collect();
+        client.export(TRACES, &request("shop", spans).encode_to_vec()).await;
+    }
+    let folder = sandbox.stop_and_keep().await;
+
+    let http = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut command = program();
+    command.arg("serve").arg("--data").arg(folder.path().join("data")).env("TOOLGAUGE_ALERTING_LEARN_SLOS", "false");
+    command.args(["--otlp-grpc", "127.0.0.1:0", "--otlp-http", "127.0.0.1:0", "--http", &http.to_string()]);
+    let (_process, doors) = Process::spawn(command);
+    let api = Api::new(http);
+    let (mut replayed, mut frames) = (Vec::new(), 0);
+    until(LIMIT, "it is ready", async || {
+        // Nobody listens at first.
+        let Ok(ready) = api.try_send("/readyz", None).await else { return None };
+        if ready.status == 200 {
+            return Some(());
+        }
+        let reason = ready.problem().detail;
+        if let Some((done, all)) = reason.strip_prefix("replaying the log: ").and_then(|text| text.split_once(" of ")) {
+            replayed.push(done.parse::<u64>().unwrap());
+            frames = all.parse().unwrap();
+            // Each may find the end of it.
+            assert_eq!(api.get("/healthz").await.status, 200);
+            let tools = api.get("/api/v1/tools").await;
+            assert!(
+                tools.status == 200 || tools.status == 503 && tools.problem().detail.contains("the log"),
+                "{tools:?}"
+            );
+            let metrics = api.get("/metrics").await;
+            assert!(metrics.status == 200 && metrics.text.contains("toolgauge_ready "), "{metrics:?}");
+        } else {
+            let known = ["opening the log and the tables", "the log is replayed, the doors are about to open"];
+            assert!(known.contains(&reason.as_str()), "{reason}");
+        }
+        None
+    })
+    .await;
+    assert!(
+        replayed.len() > 1 && replayed.is_sorted() && replayed[0] < frames && frames >= EXPORTS,
+        "{replayed:?} of {frames}"
+    );
+    let doors = doors.await.unwrap();
+    assert_eq!(doors.api.number("SELECT count(*) FROM calls").await as u64, EXPORTS * CALLS);
 }
 
 /// Scenario: one row after the other, while another client exports without a pause. Guarantees: each is in an answer within a second of

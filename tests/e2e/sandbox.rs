@@ -45,6 +45,13 @@ pub(crate) fn nanos_of_number(value: &Value) -> i128 {
     nanos(&format!("{:.9}", value.as_f64().unwrap()))
 }
 
+/// All numbers with this key in a JSON text, in its order: to the last digit, which our reader of JSON may lose.
+pub(crate) fn numbers(text: &str, key: &str) -> Vec<Option<f64>> {
+    let key = format!("\"{key}\":");
+    let values = text.split(&key).skip(1);
+    values.map(|rest| rest.split([',', '}']).next().unwrap()).map(|text| text.parse().ok()).collect()
+}
+
 /// Whether a ratio is this one, apart from the last digit that JSON may lose.
 pub(crate) fn close(found: Option<f64>, expected: f64) -> bool {
     found.is_some_and(|found| (found - expected).abs() < 1e-12)
@@ -149,8 +156,14 @@ impl Sandbox {
         .await;
     }
 
-    pub(crate) async fn stop(mut self) {
+    pub(crate) async fn stop(self) {
+        drop(self.stop_and_keep().await);
+    }
+
+    /// The same, without deleting the folder.
+    pub(crate) async fn stop_and_keep(mut self) -> TempDir {
         self.server.take().unwrap().stop().await.unwrap();
+        self.folder
     }
 }
 

@@ -8,7 +8,7 @@ use toolgauge_proto::id::WalPosition;
 use toolgauge_proto::table::Table;
 use toolgauge_proto::time::UnixMicros;
 
-use super::{CollectorError, CollectorSettings};
+use super::{CollectorError, CollectorSettings, Progress};
 use crate::export::ExportSignal;
 use crate::lake::{Commit, LakeTables, TableCommit};
 use crate::live::{FrameBody, LiveFrame, LiveRows, LiveView};
@@ -23,6 +23,7 @@ pub struct Fold {
     horizon_us: i64,
     /// How many identities of rows before the log are wanted.
     seen_rows_max: usize,
+    progress: Progress,
 }
 
 /// What a commit took from the live rows; handed back when it is durable.
@@ -45,7 +46,7 @@ impl Fold {
         let seen_rows_max = settings.live.seen_rows_max;
         let mut live = LiveRows::new(settings.live.clone(), Arc::new(recogniser));
         live.set_prices(settings.prices.get());
-        Ok(Self { live, horizon_us, seen_rows_max })
+        Ok(Self { live, horizon_us, seen_rows_max, progress: settings.progress.clone() })
     }
 
     /// Replays the log into an empty fold. What the tables have already is not kept to be committed again; of what the
@@ -61,10 +62,12 @@ impl Fold {
             let frame = frame?;
             if first.is_none() {
                 first = Some(frame.position);
+                self.progress.begin(frame.position, wal.synced());
                 self.live.remember_identities(tables.identities_before(frame.position, self.seen_rows_max)?);
             }
             self.apply(&frame)?;
             self.live.discard_committed(calls, arrivals, quarantine);
+            self.progress.replayed();
         }
         let last = wal.synced();
         if first.is_none() {

@@ -26,6 +26,7 @@ mod compact;
 mod feed;
 mod fold;
 mod folder;
+mod progress;
 mod shared;
 
 use std::ops::RangeInclusive;
@@ -53,6 +54,7 @@ use compact::{CompactHandle, CompactThread};
 use feed::Feeds;
 pub use fold::{CommitMarks, Fold};
 use folder::Folder;
+pub use progress::Progress;
 use shared::SharedLake;
 
 /// Settings of the collector behind its doors.
@@ -82,6 +84,8 @@ pub struct CollectorSettings {
     pub compact: CompactSettings,
     /// Settled rows that may wait for a reader of the feed; beyond, nothing is committed.
     pub feed_rows_max: u64,
+    /// Where it can be seen how far the start has come.
+    pub progress: Progress,
 }
 
 impl CollectorSettings {
@@ -103,6 +107,7 @@ impl CollectorSettings {
             compact: CompactSettings::default(),
             // One large commit.
             feed_rows_max: 128 * 1_024,
+            progress: Progress::default(),
         }
     }
 }

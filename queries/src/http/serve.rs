@@ -25,8 +25,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Most bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 32 << 10;
 
-/// Serves until `shutdown` is done, then lets requests in flight end.
-pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+/// Serves until `shutdown` is done, then lets requests in flight end. Each connection is answered by a router of its own.
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: impl Fn() -> Router,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let (stop, stopped) = watch::channel(());
     let mut connections = JoinSet::new();
@@ -47,7 +51,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: impl 
             },
         };
         while connections.try_join_next().is_some() {}
-        let (router, stopped) = (router.clone(), stopped.clone());
+        let (router, stopped) = (router(), stopped.clone());
         connections.spawn(async move {
             let _place = place;
             connection(stream, router, stopped).await;
