@@ -1,6 +1,8 @@
 //! Instants, and where they come from.
 
 use std::fmt::Debug;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 /// Microseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
@@ -35,8 +37,13 @@ impl UnixMicros {
 
 /// Where time comes from. Only the edges read it; everything behind the log takes its time from the log.
 pub trait Clock: Send + Sync + Debug {
-    /// The time now.
+    /// The time now. It goes back when somebody sets the clock back.
     fn now(&self) -> UnixMicros;
+
+    /// Time since some moment, by a clock that nobody can set. A clock whose time never goes back needs no other.
+    fn elapsed(&self) -> Duration {
+        Duration::from_micros(u64::try_from(self.now().0).unwrap_or(0))
+    }
 }
 
 /// The machine's clock.
@@ -48,6 +55,11 @@ impl Clock for SystemClock {
     fn now(&self) -> UnixMicros {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         UnixMicros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    }
+
+    fn elapsed(&self) -> Duration {
+        static BEGAN: OnceLock<Instant> = OnceLock::new();
+        BEGAN.get_or_init(Instant::now).elapsed()
     }
 }
 

@@ -7,7 +7,7 @@
 //! * A restart goes on from where it was: states and start times come from `alerts`, counts from `slo_1m` and the rows of
 //!   `calls` after its cursor. The table `slo_1m` is a cache: without it, everything is counted from `calls`.
 //! * Time never goes back: an evaluation is not before the one before it. When the clock was set back, evaluations are stale
-//!   until it has caught up.
+//!   until it has caught up. Meanwhile what fires is sent again, and stale telemetry told, by a clock that nobody can set.
 //! * Nothing here holds up anybody else for long: appends and the reading of history are on threads of their own, delivery has
 //!   queues of its own.
 //!
@@ -42,6 +42,7 @@ mod round;
 mod statement;
 pub(crate) mod telemetry;
 mod thread;
+pub(crate) mod time;
 mod watched;
 
 use std::collections::BTreeMap;

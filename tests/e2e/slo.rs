@@ -1,7 +1,11 @@
 //! SLOs from OTLP to pages, at times that the test chooses.
 
+use toolgauge_proto::api::slo::{AlertsReport, BurnRates, SloDetail};
+use toolgauge_proto::time::UnixMicros;
+use toolgauge_queries::json::rfc3339;
+
 use crate::process::{program, run};
-use crate::sandbox::{LIMIT, until};
+use crate::sandbox::{LIMIT, close, numbers, until};
 use crate::slo_world::{Answers, Calls, Manager, SECOND, SLO, World, chrono_micros};
 
 /// Counts of the SLO by raw SQL, with the statement that the API gives.
@@ -27,6 +31,137 @@ async fn recount(world: &World) -> [i64; 2] {
         );
     }
     counts
+}
+
+/// Guarantees: while the page fires, burn rates, the windows of the report, the gauges of `/metrics` and alerts by state and severity say what SQL
+/// counts from `calls`, to the last digit.
+async fn read_everywhere(world: &World, bad: u64) {
+    let report = world.evaluated().await;
+    let answer = world.api.get("/api/v1/burn-rates").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let rates: BurnRates = serde_json::from_str(&answer.text).unwrap();
+    let slo = &report.slos[0];
+    let windows: Vec<&str> = slo.burn_rates.iter().map(|rate| rate.window.as_str()).collect();
+    assert_eq!(windows, ["5m", "30m", "1h", "2h", "6h", "1d", "3d", "30d"]);
+    let exact = numbers(&answer.text, "rate");
+    assert_eq!((rates.burn_rates.len(), exact.len()), (windows.len(), windows.len()));
+    let minute = world.now().minute();
+    for ((rate, of_report), exact) in rates.burn_rates.iter().zip(&slo.burn_rates).zip(exact) {
+        assert_eq!((rate.service.as_str(), rate.slo.as_str()), ("shop", "search-availability"));
+        let rate = &rate.burn_rate;
+        assert_eq!(rate, of_report);
+        let (number, unit) = rate.window.split_at(rate.window.len() - 1);
+        let minutes = number.parse::<i64>().unwrap()
+            * match unit {
+                "m" => 1,
+                "h" => 60,
+                _ => 1_440,
+            };
+        let from = rfc3339(UnixMicros(minute.0 - minutes * 60 * SECOND));
+        let counted = world
+            .api
+            .row(&format!(
+                "SELECT count(*) FILTER (WHERE outcome = 'ok'), count(*) FILTER (WHERE outcome = 'error') FROM calls
+                WHERE kind = 'tool' AND tool_name = 'search' AND end_time >= '{from}'"
+            ))
+            .await;
+        assert_eq!(counted, [rate.good, rate.bad], "{from}");
+        assert_eq!((rate.bad, rate.total), (bad, rate.good + rate.bad));
+        // bad / total by a thousandth.
+        let expected = (rate.bad * 1_000) as f64 / rate.total as f64;
+        assert_eq!(exact, Some(expected));
+        let labels = "service=\"shop\",slo=\"search-availability\"";
+        let window = &rate.window;
+        for (result, count) in [("good", rate.good), ("bad", rate.bad), ("excluded", 0)] {
+            let events = format!("toolgauge_slo_events{{{labels},result=\"{result}\",window=\"{window}\"}}");
+            assert_eq!(world.metric(&events).await, count as f64, "{events}");
+        }
+        assert_eq!(world.metric(&format!("toolgauge_slo_burn_rate{{{labels},window=\"{window}\"}}")).await, expected);
+        if window == "30d" {
+            // total / 1000 are allowed.
+            let left = world.metric(&format!("toolgauge_slo_budget_remaining_ratio{{{labels}}}")).await;
+            assert!((left - (1.0 - expected)).abs() < 1e-12, "{left}");
+            assert!(close(slo.budget.remaining_ratio, left), "{:?}", slo.budget);
+        }
+    }
+    // The tickets look at a day and three days, in which there is no more than this hour.
+    for (query, tiers) in [
+        ("state=firing", &["fast", "long-term", "medium", "slow"][..]),
+        ("state=firing&severity=page", &["fast", "medium"]),
+        ("severity=ticket", &["long-term", "slow"]),
+        ("state=resolved", &[]),
+        ("state=firing&severity=none", &[]),
+    ] {
+        let mut found: Vec<String> =
+            alerts(world, query).await.alerts.into_iter().map(|alert| alert.labels["burn_tier"].clone()).collect();
+        found.sort();
+        assert_eq!(found, tiers, "{query}");
+    }
+    let answer = world.api.get("/api/v1/alerts?state=on").await;
+    assert!(answer.status == 400 && answer.problem().detail.contains("must be one of inactive, pending"), "{answer:?}");
+    assert_eq!(world.api.get("/api/v1/alerts?from=yesterday").await.status, 400);
+}
+
+async fn alerts(world: &World, query: &str) -> AlertsReport {
+    let answer = world.api.get(&format!("/api/v1/alerts?{query}")).await;
+    assert_eq!(answer.status, 200, "{query}: {answer:?}");
+    serde_json::from_str(&answer.text).unwrap()
+}
+
+/// Guarantees: the history of alerts is the table's, newest first, also of a range, a state or a severity, and cut off after the limit of rows, which is
+/// said; the series of an SLO has of a range what SQL counts in it.
+async fn read_history(world: &World, outage: i64, fixed: i64) {
+    let instant = |micros: i64| rfc3339(UnixMicros(micros));
+    let history = async |query: &str| {
+        let report = alerts(world, query).await;
+        assert!(!report.truncated);
+        let history = report.history.unwrap();
+        history
+            .into_iter()
+            .map(|change| (change.time, change.labels["burn_tier"].clone(), change.state))
+            .collect::<Vec<_>>()
+    };
+    let table = async |condition: &str| {
+        let query = format!(
+            "SELECT CAST(time AS BIGINT) AS at, burn_tier, state FROM alerts WHERE {condition} ORDER BY position DESC, time DESC, fingerprint"
+        );
+        let rows = world.api.sql(&query).await.into_iter();
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        rows.map(|row| (instant(row[0].as_i64().unwrap()), text(&row[1]), text(&row[2]))).collect::<Vec<_>>()
+    };
+    let (from, to) = (instant(outage), instant(fixed));
+    let all = history(&format!("from={from}&to={}", instant(world.now().0 + 1))).await;
+    assert!(all.len() >= 5 && all == table("TRUE").await, "{all:?}");
+    let first = history(&format!("from={from}&to={to}")).await;
+    assert_eq!(first, table(&format!("time < '{to}'")).await);
+    assert!(first.iter().all(|(_, _, state)| state == "firing") && first.len() == 4, "{first:?}");
+    let ended = history(&format!("from={from}&to={}&state=resolved&severity=page", instant(world.now().0 + 1))).await;
+    assert_eq!(ended, table("state = 'resolved' AND severity = 'page'").await);
+    assert_eq!(ended.iter().map(|(_, tier, _)| tier.as_str()).collect::<Vec<_>>(), ["fast"]);
+    assert!(alerts(world, "state=firing").await.history.is_none(), "nobody asked for it");
+
+    let path = format!("/api/v1/slos/shop/search-availability?from={from}&to={to}");
+    let detail: SloDetail = serde_json::from_str(&world.api.get(&path).await.text).unwrap();
+    let counted = world
+        .api
+        .sql(&format!(
+            "SELECT CAST(date_trunc('minute', end_time) AS BIGINT) AS minute, count(*) FILTER (WHERE outcome = 'ok'), count(*) FILTER (WHERE outcome = 'error')
+            FROM calls WHERE date_trunc('minute', end_time) >= date_trunc('minute', TIMESTAMP '{from}') AND date_trunc('minute', end_time) < '{to}'
+            GROUP BY 1 ORDER BY 1"
+        ))
+        .await;
+    let points: Vec<_> =
+        detail.series.points.iter().map(|point| (chrono_micros(&point.time) as u64, point.good, point.bad)).collect();
+    let counted: Vec<_> = counted
+        .iter()
+        .map(|row| {
+            let n = |i: usize| row[i].as_u64().unwrap();
+            (n(0), n(1), n(2))
+        })
+        .collect();
+    assert_eq!(points, counted);
+    assert_eq!((detail.series.step_s, detail.series.bad), (60, points.iter().map(|(_, _, bad)| bad).sum()));
+    assert_eq!(world.api.get("/api/v1/slos/shop/search-availability?from=now&to=-1h").await.status, 400);
 }
 
 /// Scenario: an hour of one call a second over the end of February of a leap year, then every call fails for 70 seconds;
@@ -62,6 +197,7 @@ async fn a_total_outage_pages_in_time_and_a_restart_changes_nothing() {
         |name: &str| page["annotations"][name].as_str().unwrap_or_else(|| panic!("{name}: {page}")).to_owned();
     let owner = ["team", "criticality", "runbook_url"].map(annotation);
     assert_eq!(owner, ["discovery", "critical", "https://runbooks.example/search"]);
+    read_everywhere(&world, 53).await;
     assert_eq!(annotation("top_contributors"), "shop-agent search timeout 53");
     assert_eq!(annotation("example_traces").split(", ").count(), 3);
     assert_eq!((annotation("long_bad").as_str(), annotation("long_total").as_str()), ("53", "3653"));
@@ -95,6 +231,7 @@ async fn a_total_outage_pages_in_time_and_a_restart_changes_nothing() {
     let changes =
         world.api.sql("SELECT previous_state, state FROM alerts WHERE burn_tier = 'fast' ORDER BY time").await;
     assert_eq!(changes, [["inactive", "firing"], ["firing", "resolved"]]);
+    read_history(&world, outage.0, fixed.0).await;
 
     let slo = world.slo().await;
     assert_eq!(slo.bad, 70);
@@ -114,11 +251,19 @@ async fn a_total_outage_pages_in_time_and_a_restart_changes_nothing() {
     })
     .await;
     assert_eq!(world.page().await, "resolved");
+    // More changes than an answer has rows.
+    world = world.with(|config| config.queries.rows.0 = 3).await;
+    let query = format!("from={}&to={}", rfc3339(outage), rfc3339(UnixMicros(world.now().0 + 1)));
+    world.evaluated().await;
+    let report = alerts(&world, &query).await;
+    let newest: Vec<String> = report.history.unwrap().into_iter().map(|change| change.time).collect();
+    assert!(report.truncated && newest.len() == 3 && newest.is_sorted_by(|one, two| one >= two), "{newest:?}");
     world.stop().await;
 }
 
-/// Scenario: the machine's clock is set back by an hour while a page fires, then it is right again, then it jumps forward.
-/// Guarantees: what cannot be trusted freezes: nothing ends and nothing begins.
+/// Scenario: the machine's clock is set back by an hour while a page fires, and is right again 21 minutes later, then it jumps forward.
+/// Guarantees: what cannot be trusted freezes: nothing ends and nothing begins. Meanwhile the page is sent every minute with a later end, so that no
+/// Alertmanager takes it for ended, and after five minutes it is told that telemetry is stale.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_jumps_freezes_the_alerts() {
     let manager = Manager::start(Answers::With(200)).await;
@@ -130,11 +275,44 @@ async fn a_clock_that_jumps_freezes_the_alerts() {
     })
     .await;
 
-    world.advance(-3_600);
+    let frozen = world.now().0;
+    let ends = || {
+        let sent = manager
+            .tier("fast")
+            .into_iter()
+            .map(|alert| (chrono_micros(alert["endsAt"].as_str().unwrap()) - frozen) / SECOND);
+        sent.collect::<Vec<i64>>()
+    };
+    world.set_clock(-3_600);
     until(LIMIT, "evaluations are stale", async || (slo_evaluation(&world).await == "stale").then_some(())).await;
+    for minute in 1..=20 {
+        world.advance(59);
+        world.rounds().await;
+        assert_eq!(ends().last(), Some(&((minute - 1) * 60 + 240)), "it is not due yet: {:?}", ends());
+        world.advance(1);
+        until(LIMIT, "it is sent again, with a later end", async || {
+            (ends().last() == Some(&(minute * 60 + 240))).then_some(())
+        })
+        .await;
+        let stale = world.alert("TelemetryStale").await;
+        assert_eq!(
+            stale.map(|alert| alert.state).as_deref(),
+            Some(if minute < 5 { "pending" } else { "firing" }),
+            "{minute}"
+        );
+    }
     assert_eq!(world.page().await, "firing");
-    world.advance(3_600);
+    let stale = until(LIMIT, "stale telemetry is told", async || {
+        manager.alerts().into_iter().find(|alert| alert["labels"]["alertname"] == "TelemetryStale")
+    })
+    .await;
+    assert_eq!(chrono_micros(stale["startsAt"].as_str().unwrap()) - frozen, 5 * 60 * SECOND);
+    world.set_clock(3_600);
+    // The log's time stood too: the minutes that are missing in it are no gap once exports come again.
+    world.run(6 * 60, 60, Calls::Bad).await;
     until(LIMIT, "evaluations are good", async || (slo_evaluation(&world).await == "ok").then_some(())).await;
+    assert_eq!(world.page().await, "firing");
+    assert_eq!(world.alert("TelemetryStale").await.unwrap().state, "resolved");
 
     // Nothing is known of the hour that was skipped.
     world.run(3_600, 3_600, Calls::Good).await;

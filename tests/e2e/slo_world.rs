@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use toolgauge::config::{Config, Names, Time};
 use toolgauge::server::Server;
-use toolgauge_proto::api::slo::{AlertsReport, SloReport, SlosReport};
+use toolgauge_proto::api::slo::{AlertReport, AlertsReport, SloReport, SlosReport};
 use toolgauge_proto::time::{Clock, UnixMicros};
 
 use crate::sandbox::{Api, LIMIT, Raw, TRACES, until};
@@ -41,13 +41,26 @@ spec:
   objectives: [{target: 0.999}]
 ";
 
-/// A clock that stands until it is moved.
+/// A clock that stands until it is moved, and one beside it that nobody sets.
 #[derive(Debug)]
-pub(crate) struct TestClock(AtomicI64);
+pub(crate) struct TestClock {
+    now_us: AtomicI64,
+    elapsed_us: AtomicI64,
+}
+
+impl TestClock {
+    fn at(now_us: i64) -> Self {
+        Self { now_us: AtomicI64::new(now_us), elapsed_us: AtomicI64::new(0) }
+    }
+}
 
 impl Clock for TestClock {
     fn now(&self) -> UnixMicros {
-        UnixMicros(self.0.load(Ordering::SeqCst))
+        UnixMicros(self.now_us.load(Ordering::SeqCst))
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_micros(self.elapsed_us.load(Ordering::SeqCst).unsigned_abs())
     }
 }
 
@@ -102,7 +115,7 @@ impl World {
         config.alerting.interval = Time(Duration::from_millis(20));
         config.alerting.flush_interval = Time(Duration::from_millis(100));
         config.alerting.timeout = Time(Duration::from_secs(1));
-        let clock = Arc::new(TestClock(AtomicI64::new(now)));
+        let clock = Arc::new(TestClock::at(now));
         Self::serve(clock, folder, config, 0).await
     }
 
@@ -144,8 +157,20 @@ impl World {
         self.clock.now()
     }
 
+    /// Time passes.
     pub(crate) fn advance(&self, seconds: i64) {
-        self.clock.0.fetch_add(seconds * SECOND, Ordering::SeqCst);
+        self.clock.elapsed_us.fetch_add(seconds * SECOND, Ordering::SeqCst);
+        self.set_clock(seconds);
+    }
+
+    /// Somebody sets the clock.
+    pub(crate) fn set_clock(&self, seconds: i64) {
+        self.clock.now_us.fetch_add(seconds * SECOND, Ordering::SeqCst);
+    }
+
+    /// Sends an export of spans.
+    pub(crate) async fn export(&mut self, body: &[u8]) {
+        self.client.export(TRACES, body).await;
     }
 
     /// One call for each of the last `seconds`, received now.
@@ -164,7 +189,7 @@ impl World {
             if calls == Calls::Good { span } else { failed(span, "TimeoutError") }
         });
         let spans = spans.collect();
-        self.client.export(TRACES, &request("shop-agent", spans).encode_to_vec()).await;
+        self.export(&request("shop-agent", spans).encode_to_vec()).await;
     }
 
     /// An export of these spans, received now.
@@ -179,6 +204,15 @@ impl World {
             self.send(step, calls).await;
             self.evaluated().await;
         }
+    }
+
+    /// Waits until two rounds more have ended: one of them has begun since.
+    pub(crate) async fn rounds(&self) {
+        let done = self.metric("toolgauge_evaluations_total").await;
+        until(LIMIT, "it is evaluated", async || {
+            (self.metric("toolgauge_evaluations_total").await >= done + 2.0).then_some(())
+        })
+        .await;
     }
 
     /// Waits for an evaluation at this time over everything that is acknowledged.
@@ -204,6 +238,11 @@ impl World {
     pub(crate) async fn alerts(&self) -> AlertsReport {
         let answer = self.api.get("/api/v1/alerts").await;
         serde_json::from_str(&answer.text).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
+    }
+
+    /// The alert with this name, if it is not inactive.
+    pub(crate) async fn alert(&self, name: &str) -> Option<AlertReport> {
+        self.alerts().await.alerts.into_iter().find(|alert| alert.labels["alertname"] == name)
     }
 
     /// The state of the page for the fast tier.
@@ -267,7 +306,11 @@ pub(crate) struct Manager {
 
 impl Manager {
     pub(crate) async fn start(answers: Answers) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), answers).await
+    }
+
+    pub(crate) async fn start_at(address: SocketAddr, answers: Answers) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let manager = Self {
             address: listener.local_addr().unwrap(),
             posts: Arc::default(),
@@ -288,6 +331,11 @@ impl Manager {
 
     pub(crate) fn answer(&self, answers: Answers) {
         *self.answers.lock().unwrap() = answers;
+    }
+
+    /// How many alerts each request had.
+    pub(crate) fn batches(&self) -> Vec<usize> {
+        self.posts.lock().unwrap().iter().map(|post| post.as_array().unwrap().len()).collect()
     }
 
     /// All alerts that were ever sent, as they were sent.

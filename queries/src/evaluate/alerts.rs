@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, Date32Array, Decimal128Array, Int64Array, RecordBatch, StringArray,
@@ -57,7 +58,8 @@ pub(crate) struct Alert {
     pub(crate) change: u64,
     /// Whether it is not sent: minutes that do not count mute it.
     pub(crate) muted: bool,
-    pub(crate) last_sent: Option<UnixMicros>,
+    /// When that was sent last, by [`toolgauge_proto::time::Clock::elapsed`].
+    pub(crate) last_sent: Option<Duration>,
 }
 
 /// What decided about a tier.

@@ -39,8 +39,10 @@ pub(super) const UNTIERED: Window = Window::M5;
 /// When an evaluation is, and over which rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct At {
-    /// Its time: windows end in its minute.
+    /// Its time: windows end in its minute. It stands while the clock is behind it.
     pub time: UnixMicros,
+    /// The same, but it goes on while the clock is behind.
+    pub steady: UnixMicros,
     /// Rows up to here are counted.
     pub position: WalPosition,
     /// Receive time up to which every acknowledged row is counted.
@@ -290,7 +292,8 @@ impl Round<'_> {
             } else {
                 BTreeMap::new()
             };
-            let state = self.step(id, &observation, burn_tier.patience, Some(decisive), texts);
+            let time = self.at.time;
+            let state = self.step(id, &observation, burn_tier.patience, time, Some(decisive), texts);
             let severity = Arc::clone(&burn_tier.severity);
             status.tiers.push(TierStatus { tier: tier.clone(), severity, held_back, state, evaluation });
         }
@@ -383,7 +386,8 @@ impl Round<'_> {
         }
         let patience = Patience { pending_us: STALE_FOR_US, keep_firing_us: 0 };
         self.mute(std::slice::from_ref(&definition.telemetry), slo.is_excluded(Minute::of(self.at.time)));
-        self.step(&definition.telemetry, &observation, patience, None, texts);
+        // A clock that was set back is a reason to tell it, and must not hold it up.
+        self.step(&definition.telemetry, &observation, patience, self.at.steady, None, texts);
     }
 
     /// Takes an alert to its next state and notes the change.
@@ -392,15 +396,17 @@ impl Round<'_> {
         id: &AlertId,
         observation: &Observation,
         patience: Patience,
+        time: UnixMicros,
         decisive: Option<Decisive>,
         annotations: BTreeMap<String, String>,
     ) -> State {
         let before = self.alerts.get(&id.fingerprint).map_or(State::Inactive, |alert| alert.state);
-        let (state, transition) = step(before, observation, patience, self.at.time);
+        let (state, transition) = step(before, observation, patience, time);
         if let Some(transition) = transition {
             let reason = transition.reason.as_str();
             self.change(
                 id,
+                time,
                 transition.from,
                 transition.to,
                 reason,
@@ -424,6 +430,7 @@ impl Round<'_> {
     fn change(
         &mut self,
         id: &AlertId,
+        time: UnixMicros,
         from: State,
         to: State,
         reason: &'static str,
@@ -463,7 +470,7 @@ impl Round<'_> {
         self.changes.push(Change {
             number,
             id: id.clone(),
-            time: self.at.time,
+            time,
             position: self.at.position,
             from,
             to,
@@ -488,14 +495,14 @@ impl Round<'_> {
                 State::Firing { .. } | State::Pending { .. } if is_partial => {}
                 State::Firing { starts_at, .. } => {
                     let to = State::Resolved { starts_at, ends_at: time.max(starts_at) };
-                    self.change(&id, state, to, "removed", None, None, BTreeMap::new());
+                    self.change(&id, time, state, to, "removed", None, None, BTreeMap::new());
                 }
                 State::Pending { .. } => {
-                    self.change(&id, state, State::Inactive, "removed", None, None, BTreeMap::new())
+                    self.change(&id, time, state, State::Inactive, "removed", None, None, BTreeMap::new())
                 }
                 State::Resolved { .. } | State::Inactive => {
                     let nothing = Observation { evaluation: Evaluation::Ok, burns: false, long_total: 0 };
-                    self.step(&id, &nothing, Patience::default(), None, BTreeMap::new());
+                    self.step(&id, &nothing, Patience::default(), time, None, BTreeMap::new());
                 }
             }
         }

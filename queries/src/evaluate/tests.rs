@@ -445,7 +445,7 @@ impl Run {
         let ownership = Ownership::default();
         let mut next_change = self.changes.len() as u64 + 1;
         let mut round = Round {
-            at: At { time, position: WalPosition(time.0.unsigned_abs()), watermark, clock_behind_us: 0 },
+            at: At { time, steady: time, position: WalPosition(time.0.unsigned_abs()), watermark, clock_behind_us: 0 },
             arrivals: &self.arrivals,
             coverages: HashMap::new(),
             alerts: &mut self.alerts,

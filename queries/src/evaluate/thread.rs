@@ -12,20 +12,19 @@ use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use toolgauge_analytics::alert::{RESOLVED_FOR_US, State};
 use toolgauge_analytics::sli::Counts;
 use toolgauge_analytics::window::Minute;
 use toolgauge_proto::id::WalPosition;
 use toolgauge_proto::lake::{Feed, FeedItem, SettledRows, View};
 use toolgauge_proto::table::Table;
-use toolgauge_proto::time::UnixMicros;
 
 use super::alerts::{AlertId, Change};
 use super::append::{Appender, Context};
 use super::definition::{Definition, LooseTally, SettledTally};
 use super::history::Revision;
-use super::round::{Alerts, At, Round};
+use super::round::{Alerts, Round};
 use super::telemetry::Arrivals;
+use super::time::Time;
 use super::{AlertStatus, EvaluateSettings, Evaluated, SeriesRequest, Shared};
 use crate::engine::Engine;
 use crate::json::rfc3339;
@@ -84,7 +83,7 @@ struct Thread {
     /// Whether rows have come since the last append to `slo_1m`.
     has_folded: bool,
     /// Time of the last evaluation.
-    time: UnixMicros,
+    time: Time,
     /// The last version of `slo_1m` that was appended, or is being appended.
     slo_version: i64,
     last_flush: Instant,
@@ -151,16 +150,9 @@ impl Thread {
     fn evaluate(&mut self) {
         let began = Instant::now();
         let Some(view) = self.catch_up() else { return };
-        let clock = self.clock.now();
-        self.time = self.time.max(clock);
-        let now = Minute::of(self.time);
+        let at = self.time.advance(&*self.clock, view.position, view.watermark);
+        let now = Minute::of(at.time);
         self.arrivals.forget(now);
-        let at = At {
-            time: self.time,
-            position: view.position,
-            watermark: view.watermark,
-            clock_behind_us: self.time.max(view.watermark).0.saturating_sub(clock.0),
-        };
         let ownership = self.settings.ownership.load_full();
         let mut round = Round {
             at,
@@ -248,24 +240,10 @@ impl Thread {
 
     /// Sends what is due: what has changed and is committed, what fires on, and what was resolved a short while ago.
     fn deliver(&mut self) {
-        let interval_us = micros(self.settings.interval);
-        let resend_us = micros(self.settings.resend_delay);
-        // Long enough for two that get lost.
-        let lives_us = 4 * interval_us.max(resend_us);
-        let now = self.time;
+        let sending = self.time.sending(&*self.clock, self.settings.interval, self.settings.resend_delay);
         let mut due = Vec::new();
         for alert in self.alerts.values_mut().filter(|alert| alert.change <= self.committed_change && !alert.muted) {
-            let is_old = alert.last_sent.is_none_or(|last| now.0.saturating_sub(last.0) >= resend_us);
-            let (starts_at, ends_at) = match alert.state {
-                State::Firing { starts_at, .. } if is_old => (starts_at, UnixMicros(now.0.saturating_add(lives_us))),
-                State::Resolved { starts_at, ends_at }
-                    if is_old && now.0.saturating_sub(ends_at.0) < RESOLVED_FOR_US =>
-                {
-                    (starts_at, ends_at)
-                }
-                _ => continue,
-            };
-            alert.last_sent = Some(now);
+            let Some((starts_at, ends_at)) = sending.due(alert.state, &mut alert.last_sent) else { continue };
             due.push(PostableAlert {
                 labels: Arc::clone(&alert.id.labels),
                 annotations: alert
@@ -320,8 +298,4 @@ fn link(external_url: &str, id: &AlertId) -> Option<String> {
         url.query_pairs_mut().append_pair("group", &id.group);
     }
     Some(url.into())
-}
-
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 8)
 }

@@ -113,8 +113,8 @@ pub(super) fn at_of(at: &At) -> EvaluatedAt {
 
 pub(super) async fn slos(State(api): State<Arc<Api>>) -> Result<Response, Fault> {
     if api.evaluator.is_none() {
-        let view = api.lake.view();
-        let at = At { time: api.clock.now(), position: view.position, watermark: view.watermark, clock_behind_us: 0 };
+        let (view, time) = (api.lake.view(), api.clock.now());
+        let at = At { time, steady: time, position: view.position, watermark: view.watermark, clock_behind_us: 0 };
         return json_response(&SlosReport {
             at: at_of(&at),
             slos: Vec::new(),

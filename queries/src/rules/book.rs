@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{
     ArrayRef, Date32Array, Decimal128Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use arrow::error::ArrowError;
-use toolgauge_analytics::alert::{Evaluation, Observation, Patience, RESOLVED_FOR_US, Reason, State, step};
+use toolgauge_analytics::alert::{Evaluation, Observation, Patience, Reason, State, step};
 use toolgauge_analytics::ownership::Ownership;
 use toolgauge_proto::id::WalPosition;
 use toolgauge_proto::table::Table;
@@ -15,6 +16,7 @@ use toolgauge_proto::time::UnixMicros;
 
 use crate::evaluate::AlertStatus;
 use crate::evaluate::alerts::{Alert, AlertId};
+use crate::evaluate::time::Sending;
 use crate::json::rfc3339;
 use crate::notify::PostableAlert;
 
@@ -80,7 +82,7 @@ struct Entry {
     findings: Texts,
     /// The number of its newest change: it is sent when that is committed.
     change: u64,
-    last_sent: Option<UnixMicros>,
+    last_sent: Option<Duration>,
 }
 
 /// All alerts of rules.
@@ -214,7 +216,8 @@ impl Book {
         if !said.annotations.is_empty() {
             entry.annotations = said.annotations;
         }
-        (entry.state, entry.change) = (to, number);
+        // What has changed is sent as soon as it is committed.
+        (entry.state, entry.change, entry.last_sent) = (to, number, None);
         let change = Change {
             number,
             id: id.clone(),
@@ -273,29 +276,10 @@ impl Book {
     }
 
     /// What is to be sent: what has changed and is committed, what fires on, and what was resolved a short while ago.
-    pub(super) fn due(
-        &mut self,
-        now: UnixMicros,
-        interval_us: i64,
-        resend_us: i64,
-        link: impl Fn(&AlertId) -> Option<String>,
-    ) -> Vec<PostableAlert> {
-        // Long enough for two that get lost.
-        let lives_us = 4 * interval_us.max(resend_us);
+    pub(super) fn due(&mut self, sending: Sending, link: impl Fn(&AlertId) -> Option<String>) -> Vec<PostableAlert> {
         let mut due = Vec::new();
         for entry in self.alerts.values_mut().filter(|entry| entry.change <= self.committed) {
-            let is_old = entry.last_sent.is_none_or(|last| now.0.saturating_sub(last.0) >= resend_us);
-            let (starts_at, ends_at) = match entry.state {
-                State::Firing { starts_at, .. } if is_old => (starts_at, UnixMicros(now.0.saturating_add(lives_us))),
-                State::Resolved { starts_at, ends_at }
-                    if (is_old || entry.last_sent.is_some_and(|last| ends_at > last))
-                        && now.0.saturating_sub(ends_at.0) < RESOLVED_FOR_US =>
-                {
-                    (starts_at, ends_at)
-                }
-                _ => continue,
-            };
-            entry.last_sent = Some(now);
+            let Some((starts_at, ends_at)) = sending.due(entry.state, &mut entry.last_sent) else { continue };
             due.push(PostableAlert {
                 labels: Arc::clone(&entry.id.labels),
                 annotations: entry.texts(),

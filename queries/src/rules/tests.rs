@@ -266,7 +266,13 @@ impl World {
 
     fn at(&self) -> At {
         let watermark = if self.is_up { self.now } else { UnixMicros(self.now.0 - 600 * SECOND) };
-        At { time: self.now, position: WalPosition(self.calls.len() as u64), watermark, clock_behind_us: 0 }
+        At {
+            time: self.now,
+            steady: self.now,
+            position: WalPosition(self.calls.len() as u64),
+            watermark,
+            clock_behind_us: 0,
+        }
     }
 
     fn evaluate(&self, state: &mut State) -> Figures {

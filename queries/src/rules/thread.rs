@@ -25,6 +25,7 @@ use crate::engine::Error;
 use crate::evaluate::alerts::{AlertId, RESTORED, Restored};
 use crate::evaluate::history::scan;
 use crate::evaluate::telemetry::REMEMBERED;
+use crate::evaluate::time::Time;
 use crate::evaluate::{At, EvaluateSettings, Evaluator};
 use crate::slo::set::SloSet;
 
@@ -63,7 +64,7 @@ struct Thread {
     /// Rows up to here are counted.
     folded: WalPosition,
     /// Time of the last evaluation.
-    time: UnixMicros,
+    time: Time,
     appender: Worker<(Vec<Change>, i64), Appended>,
     asker: Worker<Request, Answers>,
     /// The last version that was appended, or is being appended.
@@ -98,7 +99,7 @@ impl Thread {
             feed,
             state: State::new(asking.idle_us()),
             set: None,
-            time: asking.clock.now(),
+            time: Time::new(&*asking.clock, asking.lake.view().watermark),
             asking,
             appender,
             asker,
@@ -108,14 +109,14 @@ impl Thread {
             next_sessions: UnixMicros(i64::MIN),
         };
         let view = thread.asking.lake.view();
-        thread.time = thread.time.max(view.watermark);
+        thread.time = Time::new(&*thread.asking.clock, view.watermark);
         thread.load_telemetry(&view)?;
         thread.load_alerts(&view)?;
         Ok(thread)
     }
 
     fn load_telemetry(&mut self, view: &View) -> Result<(), Error> {
-        let since = REMEMBERED.at(Minute::of(self.time)).start().start();
+        let since = REMEMBERED.at(Minute::of(self.time.now())).start().start();
         let arrivals = Arc::clone(&view.table(Table::Arrivals).committed);
         let condition = Some(col("minute").gt_eq(lit(timestamp(since))));
         let (engine, state) = (Arc::clone(&self.asking.engine), &mut self.state);
@@ -196,7 +197,7 @@ impl Thread {
         }
         if self.set.as_ref().is_none_or(|set| !Arc::ptr_eq(set, &evaluated.set)) {
             self.set = Some(Arc::clone(&evaluated.set));
-            self.state.take_set(Arc::clone(&evaluated.set.rules), Minute::of(self.time));
+            self.state.take_set(Arc::clone(&evaluated.set.rules), Minute::of(self.time.now()));
             self.next_sessions = UnixMicros(i64::MIN);
         }
         true
@@ -220,14 +221,7 @@ impl Thread {
                 }
             }
         }
-        let clock = self.asking.clock.now();
-        self.time = self.time.max(clock);
-        let at = At {
-            time: self.time,
-            position: view.position,
-            watermark: view.watermark,
-            clock_behind_us: self.time.max(view.watermark).0.saturating_sub(clock.0),
-        };
+        let at = self.time.advance(&*self.asking.clock, view.position, view.watermark);
         self.state.book.ownership = self.settings.ownership.load_full();
         let live = |table: Table| view.table(table).live.get();
         let figures = live(Table::Calls).and_then(|calls| {
@@ -278,7 +272,7 @@ impl Thread {
         if self.folded != view.committed {
             return;
         }
-        let Some(mut reading) = self.state.begin_past(Minute::of(self.time)) else { return };
+        let Some(mut reading) = self.state.begin_past(Minute::of(self.time.now())) else { return };
         let (answer, result) = mpsc::sync_channel(1);
         let asking = self.asking.clone();
         let work = move || {
@@ -338,10 +332,9 @@ impl Thread {
     }
 
     fn deliver(&mut self) {
-        let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 8);
-        let (interval, resend) = (micros(self.settings.interval), micros(self.settings.resend_delay));
+        let sending = self.time.sending(&*self.asking.clock, self.settings.interval, self.settings.resend_delay);
         let url = self.settings.external_url.as_str();
-        let due = self.state.book.due(self.time, interval, resend, |id| link(url, id));
+        let due = self.state.book.due(sending, |id| link(url, id));
         self.evaluator.notifier().send(&due);
     }
 }

@@ -21,6 +21,7 @@ use crate::evaluate::definition::{Definition, LooseTally, Past, SettledTally};
 use crate::evaluate::history::{self, Recorded, Revision};
 use crate::evaluate::round::Alerts;
 use crate::evaluate::telemetry::{Arrivals, REMEMBERED};
+use crate::evaluate::time::Time;
 use crate::evaluate::watched::longest_of;
 use crate::evaluate::{EvaluateSettings, SeriesRequest, Shared};
 use crate::slo::counter::Counter;
@@ -44,7 +45,8 @@ impl Thread {
         let appender = Appender::start(context).map_err(|error| internal(&error))?;
         let app_id = format!("{}/{}", lake.writer(), Table::Slo1m.name());
         let slo_version = lake.committed_version(Table::Slo1m, &app_id).map_err(|error| internal(&error))?;
-        let now = clock.now();
+        let time = Time::new(&*clock, lake.view().watermark);
+        let proof = Proof::new(time.now().0);
         let mut thread = Self {
             folded: feed.after(),
             live_after: feed.after(),
@@ -65,20 +67,20 @@ impl Thread {
             arrivals: Arrivals::default(),
             alerts: Alerts::new(),
             has_folded: false,
-            time: now,
+            time,
             slo_version: slo_version.unwrap_or(-1),
             last_flush: Instant::now(),
             retired: Vec::new(),
             reading: None,
             reading_not_before: Instant::now(),
-            proof: Proof::new(now.0),
+            proof,
             changes: Vec::new(),
             next_change: 1,
             committed_change: 0,
             slo_broken: false,
         };
         let view = thread.aligned();
-        thread.time = now.max(view.watermark);
+        thread.time = Time::new(&*thread.clock, view.watermark);
         thread.load_telemetry(&view)?;
         thread.load_alerts(&view)?;
         let slo_1m = Arc::clone(&view.table(Table::Slo1m).committed);
@@ -112,7 +114,7 @@ impl Thread {
     }
 
     fn load_telemetry(&mut self, view: &View) -> Result<(), Error> {
-        let since = REMEMBERED.at(Minute::of(self.time)).start().start();
+        let since = REMEMBERED.at(Minute::of(self.time.now())).start().start();
         let since = ScalarValue::TimestampMicrosecond(Some(since.0), Some("UTC".into()));
         let arrivals = Arc::clone(&view.table(Table::Arrivals).committed);
         let condition = Some(col("minute").gt_eq(lit(since)));
@@ -149,7 +151,7 @@ impl Thread {
         for (Revision { service, slo, name }, recorded) in usable {
             usable_of.entry((service, slo)).or_default().push((name, recorded));
         }
-        let now = Minute::of(self.time);
+        let now = Minute::of(self.time.now());
         for slo in &set.slos {
             let key = key_of(slo);
             let mut known = before.remove(&key).unwrap_or_default().into_iter();
@@ -217,7 +219,7 @@ impl Thread {
         }
         let definitions = places.iter().map(|place| &self.definitions[*place]);
         let longest = definitions.filter_map(Definition::held).max();
-        let since = *longest.unwrap_or(Window::D30).at(Minute::of(self.time)).start();
+        let since = *longest.unwrap_or(Window::D30).at(Minute::of(self.time.now())).start();
         let names: HashMap<Revision, usize> =
             places.iter().filter_map(|place| Some((self.definitions[*place].revision()?, *place))).collect();
         let groups: HashMap<usize, HashMap<Arc<str>, usize>> =
@@ -277,7 +279,7 @@ impl Thread {
     fn load_services(&mut self, view: &View, places: &[usize]) -> Result<(), Error> {
         let longest = places.iter().map(|place| longest_of(&self.definitions[*place].slo.slo)).max();
         let Some(longest) = longest else { return Ok(()) };
-        let since = *longest.at(Minute::of(self.time)).start();
+        let since = *longest.at(Minute::of(self.time.now())).start();
         let slos: Vec<Arc<CompiledSlo>> =
             places.iter().map(|place| Arc::clone(&self.definitions[*place].slo)).collect();
         let found = self.engine.block_on(history::services(&self.engine, view, &slos, since))?;

@@ -115,7 +115,7 @@ impl Thread {
         let group = watched.group.as_ref().map_or(String::new(), |group| group.condition(NAMED_MAX));
         let statement = recount(&watched.slo.slo.sli, &span) + &group;
         let (answer, found) = mpsc::sync_channel(1);
-        let now = chrono::DateTime::from_timestamp_micros(self.time.0).unwrap_or_default();
+        let now = chrono::DateTime::from_timestamp_micros(self.time.now().0).unwrap_or_default();
         let (engine, schema, sql) =
             (Arc::clone(&self.engine), self.catalog.schema(self.lake.view()), statement.clone());
         let work = move || {

@@ -56,7 +56,7 @@ impl Thread {
         self.has_folded = false;
         let mut rows = SloRows::default();
         let none: Arc<str> = NO_GROUP.into();
-        let now = Minute::of(self.time);
+        let now = Minute::of(self.time.now());
         for definition in self.definitions.iter_mut().filter(|definition| definition.past == Past::Known) {
             let Some(revision) = definition.revision().map(Arc::new) else { continue };
             if std::mem::take(&mut definition.untold) {
