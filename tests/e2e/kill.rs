@@ -29,10 +29,18 @@ fn setting(name: &str, default: u64) -> u64 {
 }
 
 /// SplitMix64.
-struct Rng(u64);
+pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
-    fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn one_of<'a, T>(&mut self, some: &'a [T]) -> &'a T {
+        &some[self.below(some.len() as u64) as usize]
+    }
+
+    pub(crate) fn shuffle<T>(&mut self, some: &mut [T]) {
+        (1..some.len()).rev().for_each(|last| some.swap(last, self.below(last as u64 + 1) as usize));
+    }
+
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
