@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use datafusion::common::ScalarValue;
+use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{col, lit};
 use toolgauge_analytics::window::Minute;
 use toolgauge_proto::id::WalPosition;
@@ -120,6 +121,11 @@ impl Thread {
         let arrivals = Arc::clone(&view.table(Table::Arrivals).committed);
         let condition = Some(col("minute").gt_eq(lit(timestamp(since))));
         let (engine, state) = (Arc::clone(&self.asking.engine), &mut self.state);
+        // They may be committed before the first evaluation looks at those that are live.
+        for batch in view.table(Table::Arrivals).live.get().map_err(DataFusionError::from)?.iter() {
+            state.heartbeats.listen(batch);
+            state.arrivals.add(batch).map_err(DataFusionError::from)?;
+        }
         engine.block_on(scan(&engine, arrivals, &["minute", "service_name"], condition, |batch| {
             state.heartbeats.listen(batch);
             state.arrivals.add(batch)

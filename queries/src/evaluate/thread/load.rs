@@ -6,6 +6,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use datafusion::common::ScalarValue;
+use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{col, lit};
 use toolgauge_analytics::window::{Minute, Window};
 use toolgauge_proto::id::WalPosition;
@@ -119,6 +120,10 @@ impl Thread {
         let arrivals = Arc::clone(&view.table(Table::Arrivals).committed);
         let condition = Some(col("minute").gt_eq(lit(since)));
         let (engine, found) = (Arc::clone(&self.engine), &mut self.arrivals);
+        // They may be committed before the first evaluation looks at those that are live.
+        for batch in view.table(Table::Arrivals).live.get().map_err(DataFusionError::from)?.iter() {
+            found.add(batch).map_err(DataFusionError::from)?;
+        }
         engine.block_on(history::scan(&engine, arrivals, &["minute", "service_name"], condition, |batch| {
             found.add(batch)
         }))
