@@ -17,7 +17,7 @@ use crate::machine::{History, Machine, Query, fresh_disk};
 use crate::rows::in_schema;
 use crate::workload::{Plan, Size, Step};
 
-fn remove(fs: &SimFs, folder: &Path) {
+pub(crate) fn remove(fs: &SimFs, folder: &Path) {
     for entry in fs.list_dir(folder).unwrap() {
         let path = folder.join(&entry.name);
         if entry.is_dir { remove(fs, &path) } else { fs.remove_file(&path).unwrap() }

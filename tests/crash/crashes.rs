@@ -62,7 +62,7 @@ fn operations(plan: &Plan) -> (u64, Arc<SimFs>) {
 /// What a small plan takes, about; its last commits and merges are as likely to be cut off as its first ones.
 const PLAN_OPERATIONS: usize = 400;
 
-fn random_survival(rng: &mut SimRng) -> Survival {
+pub(crate) fn random_survival(rng: &mut SimRng) -> Survival {
     match rng.below(8) {
         0 => Survival::None,
         1 => Survival::All,

@@ -16,6 +16,7 @@ mod compact;
 mod crashes;
 mod derived;
 mod disk;
+mod evaluator;
 mod files;
 mod machine;
 mod recount;

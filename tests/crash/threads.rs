@@ -23,12 +23,22 @@ use crate::spans::{SpanOf, export};
 use crate::workload::{Plan, Size, Step};
 
 /// How long anything may take on a loaded machine.
-const LIMIT: Duration = Duration::from_secs(60);
-const AT_US: i64 = 1_767_312_060_000_000;
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const AT_US: i64 = 1_767_312_060_000_000;
 
 /// A clock that stands where it was set.
 #[derive(Debug)]
-struct Set(AtomicI64);
+pub(crate) struct Set(AtomicI64);
+
+impl Set {
+    pub(crate) fn at(at_us: i64) -> Self {
+        Self(AtomicI64::new(at_us))
+    }
+
+    pub(crate) fn set(&self, at_us: i64) {
+        self.0.store(at_us, Ordering::SeqCst);
+    }
+}
 
 impl Clock for Set {
     fn now(&self) -> UnixMicros {
@@ -50,7 +60,7 @@ impl Running {
         settings.commit_interval_us = 0;
         settings.publish_interval_us = 2_000;
         change(&mut settings);
-        let clock = Arc::new(Set(AtomicI64::new(AT_US)));
+        let clock = Arc::new(Set::at(AT_US));
         let fs: Arc<dyn Fs> = Arc::<SimFs>::clone(fs);
         let collector =
             Collector::start(settings, fs, Arc::<Set>::clone(&clock) as Arc<dyn Clock>, RUNTIME.handle()).unwrap();
@@ -59,7 +69,7 @@ impl Running {
     }
 
     fn set(&self, at_us: i64) {
-        self.clock.0.store(at_us, Ordering::SeqCst);
+        self.clock.set(at_us);
     }
 
     /// Sends one export of one call.
@@ -108,7 +118,7 @@ impl Running {
 }
 
 /// All rows of a table of a view.
-fn rows(view: &View, table: Table) -> Vec<RecordBatch> {
+pub(crate) fn rows(view: &View, table: Table) -> Vec<RecordBatch> {
     let mut rows = read(Arc::clone(&view.table(table).committed));
     rows.extend(view.table(table).live.get().unwrap().iter().cloned());
     rows

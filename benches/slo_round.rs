@@ -1,0 +1,246 @@
+//! What a round of evaluations costs, by the number of SLOs: the whole one, with live rows counted anew, coverage, windows, states, and
+//! what is said of those that burn. Of the SLOs 70 % fix a tool, 20 % a service and 10 % neither; a tenth of the tools fail.
+//!
+//! `cargo bench --bench slo_round`
+
+#![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use arrow::array::{
+    ArrayRef, BooleanArray, Decimal128Array, Int64Array, RecordBatch, StringArray, StringDictionaryBuilder,
+    TimestampMicrosecondArray,
+};
+use arrow::datatypes::{Field, Schema, UInt16Type};
+use datafusion::datasource::MemTable;
+use toolgauge_proto::api::IngestStatus;
+use toolgauge_proto::id::WalPosition;
+use toolgauge_proto::lake::{AppendError, Feed, FeedItem, Lake, LiveBatches, TableView, Txn, View};
+use toolgauge_proto::table::Table;
+use toolgauge_proto::time::{Clock, MINUTE_MICROS, UnixMicros};
+use toolgauge_queries::engine::Settings;
+use toolgauge_queries::evaluate::{EvaluateSettings, Evaluator};
+use toolgauge_queries::notify::{Notifier, Targets};
+use toolgauge_queries::tables;
+
+type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
+
+const SLOS: [usize; 4] = [1, 100, 1_000, 10_000];
+/// Rounds that are measured, and how long it is waited for them.
+const ROUNDS: u64 = 20;
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Live rows: those of a minute of a large server.
+const ROWS: u64 = 65_536;
+const TOOLS: u64 = 2_000;
+const SERVICES: u64 = 200;
+const NOW: i64 = 1_000_000 * MINUTE_MICROS;
+
+/// A number without order.
+fn mix(n: u64) -> u64 {
+    (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+}
+
+fn batch_of(columns: Vec<(&str, ArrayRef)>) -> Fallible<RecordBatch> {
+    let (fields, columns): (Vec<Field>, Vec<ArrayRef>) =
+        columns.into_iter().map(|(name, column)| (Field::new(name, column.data_type().clone(), true), column)).unzip();
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
+/// Calls of the last two minutes; a fifth of those of every tenth tool fail.
+fn calls() -> Fallible<RecordBatch> {
+    let words = |value: &dyn Fn(u64) -> String| -> ArrayRef {
+        let mut words = StringDictionaryBuilder::<UInt16Type>::new();
+        (0..ROWS).for_each(|n| words.append_value(value(n)));
+        Arc::new(words.finish())
+    };
+    let tool = |n: u64| mix(n) % TOOLS;
+    let fails = |n: u64| tool(n).is_multiple_of(10) && mix(n ^ 9).is_multiple_of(5);
+    let times = |at: &dyn Fn(u64) -> i64| -> ArrayRef {
+        Arc::new(TimestampMicrosecondArray::from_iter_values((0..ROWS).map(at)).with_timezone("UTC"))
+    };
+    let numbers = |of: &dyn Fn(u64) -> u64| -> ArrayRef {
+        Arc::new(Int64Array::from_iter_values((0..ROWS).map(|n| of(n).cast_signed())))
+    };
+    let all: ArrayRef = Arc::new(BooleanArray::from(vec![true; ROWS as usize]));
+    let weights = Decimal128Array::from_iter_values((0..ROWS).map(|_| 1_000_000)).with_precision_and_scale(18, 6)?;
+    batch_of(vec![
+        ("end_time", times(&|n| NOW - (n * 1_800).cast_signed() % (2 * MINUTE_MICROS))),
+        ("duration_ns", numbers(&|n| mix(n) % 1_000_000_000)),
+        ("kind", words(&|_| "tool".to_owned())),
+        ("service_name", words(&|n| format!("service-{}", tool(n) % SERVICES))),
+        ("tool_name", words(&|n| format!("tool-{}", tool(n)))),
+        ("counted", Arc::clone(&all)),
+        ("wal_position", numbers(&|n| 1 + n / 512)),
+        ("outcome", words(&|n| if fails(n) { "error" } else { "ok" }.to_owned())),
+        ("final", all),
+        ("weight", Arc::new(weights)),
+    ])
+}
+
+/// Every minute of a day has exports of every service.
+fn arrivals() -> Fallible<RecordBatch> {
+    let keys: Vec<(i64, u64)> = (0..=24 * 60)
+        .flat_map(|minute| (0..SERVICES).map(move |service| (NOW - minute * MINUTE_MICROS, service)))
+        .collect();
+    let minutes = TimestampMicrosecondArray::from_iter_values(keys.iter().map(|(minute, _)| *minute));
+    let services: StringArray = keys.iter().map(|(_, service)| Some(format!("service-{service}"))).collect();
+    batch_of(vec![("minute", Arc::new(minutes.with_timezone("UTC"))), ("service_name", Arc::new(services))])
+}
+
+/// A lake in which everything is live, and nothing comes.
+#[derive(Debug)]
+struct Still(Arc<View>);
+
+impl Still {
+    fn new() -> Fallible<Self> {
+        let mut live = [const { Vec::new() }; Table::ALL.len()];
+        live[Table::Calls as usize].push(calls()?);
+        live[Table::Arrivals as usize].push(arrivals()?);
+        let empty = |table: Table| MemTable::try_new(table.schema(), vec![Vec::new()]);
+        let committed: Vec<MemTable> = Table::ALL.into_iter().map(empty).collect::<Result<_, _>>()?;
+        let mut committed = committed.into_iter();
+        let tables = live.map(|live| {
+            let committed = committed.next().unwrap_or_else(|| unreachable!("there is one for each table"));
+            TableView { committed: Arc::new(committed), live: LiveBatches::new(live.into()) }
+        });
+        let (position, none) = (WalPosition(1 + ROWS / 512), WalPosition(0));
+        Ok(Self(Arc::new(View { tables, position, settled: none, committed: none, watermark: UnixMicros(NOW) })))
+    }
+}
+
+#[derive(Debug)]
+struct Nothing;
+
+impl Feed for Nothing {
+    fn after(&self) -> WalPosition {
+        WalPosition(0)
+    }
+
+    fn recv(&self, timeout: Duration) -> FeedItem {
+        std::thread::park_timeout(timeout);
+        FeedItem::Nothing
+    }
+}
+
+impl Lake for Still {
+    fn view(&self) -> Arc<View> {
+        Arc::clone(&self.0)
+    }
+
+    fn status(&self) -> IngestStatus {
+        IngestStatus { ready: true, ..IngestStatus::default() }
+    }
+
+    fn writer(&self) -> String {
+        "writer".into()
+    }
+
+    fn append(&self, _: Table, _: Vec<RecordBatch>, _: Txn) -> Result<bool, AppendError> {
+        Ok(true)
+    }
+
+    fn committed_version(&self, _: Table, _: &str) -> Result<Option<i64>, AppendError> {
+        Ok(None)
+    }
+
+    fn feed(&self) -> Box<dyn Feed> {
+        Box::new(Nothing)
+    }
+}
+
+#[derive(Debug)]
+struct StillClock;
+
+impl Clock for StillClock {
+    fn now(&self) -> UnixMicros {
+        UnixMicros(NOW)
+    }
+}
+
+fn write_slos(file: &Path, count: usize) -> Fallible<()> {
+    let mut text = String::new();
+    for number in 0..count as u64 {
+        let total = match number % 10 {
+            0..7 => format!("kind = 'tool' AND tool_name = 'tool-{}'", number % TOOLS),
+            7..9 => format!("kind = 'tool' AND service_name = 'service-{}'", number % SERVICES),
+            _ => format!("kind = 'tool' AND duration_ns > {number}"),
+        };
+        let source =
+            |condition: &str| format!("{{metricSource: {{type: toolgauge, spec: {{where: \"{condition}\"}}}}}}");
+        write!(
+            text,
+            "---\napiVersion: openslo/v1\nkind: SLO\nmetadata: {{name: slo-{number}}}\nspec:\n  service: load\n  indicator:\n    \
+             metadata: {{name: sli-{number}}}\n    spec:\n      ratioMetric:\n        good: {}\n        total: {}\n  \
+             timeWindow: [{{duration: 30d, isRolling: true}}]\n  budgetingMethod: Occurrences\n  objectives: [{{target: 0.99}}]\n",
+            source("outcome = 'ok'"),
+            source(&total),
+        )?;
+    }
+    Ok(std::fs::write(file, text)?)
+}
+
+/// Waits for something to hold.
+fn until(what: &str, holds: impl Fn() -> bool) -> Fallible<()> {
+    let began = Instant::now();
+    while !holds() {
+        if began.elapsed() > PATIENCE {
+            return Err(format!("{what}: not within {PATIENCE:?}").into());
+        }
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Microseconds of a round of so many SLOs, and how many alerts fire.
+fn round(folder: &Path, lake: &Arc<Still>, slos: usize, runtime: &tokio::runtime::Runtime) -> Fallible<(f64, usize)> {
+    let file = folder.join(format!("{slos}.yaml"));
+    write_slos(&file, slos)?;
+    let settings = EvaluateSettings {
+        slos: vec![file],
+        interval: Duration::from_millis(1),
+        // They have benchmarks of their own.
+        flush_interval: Duration::from_secs(3_600),
+        proof_interval: Duration::from_secs(3_600),
+        ..EvaluateSettings::default()
+    };
+    let notifier = Notifier::start(Targets::parse(&[])?, Duration::from_secs(1), runtime.handle())?;
+    let (of_lake, engine) = (Arc::<Still>::clone(lake), Arc::new(tables::engine(Settings::default())?));
+    let evaluator = runtime.block_on(Evaluator::start(settings, of_lake, engine, Arc::new(StillClock), notifier))?;
+    until("all SLOs are evaluated", || {
+        let found = evaluator.evaluated();
+        found.slos.len() == slos && found.slos.iter().all(|slo| slo.evaluation.as_str() != "learning")
+    })?;
+    let counters = evaluator.counters();
+    let read = || (counters.rounds.load(Relaxed), counters.round_micros.load(Relaxed));
+    // The first of them says what burns.
+    let begun = read().0 + 2;
+    until("it is evaluated again", || read().0 >= begun)?;
+    let (rounds, micros) = read();
+    until("it is measured", || read().0 >= rounds + ROUNDS)?;
+    let (rounds_after, micros_after) = read();
+    let firing = evaluator.evaluated().alerts.len();
+    evaluator.stop();
+    Ok(((micros_after - micros) as f64 / (rounds_after - rounds) as f64, firing))
+}
+
+fn main() -> Fallible<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let folder = tempfile::tempdir()?;
+    let lake = Arc::new(Still::new()?);
+    println!("a round over {ROWS} live rows");
+    let mut per_slo = Vec::new();
+    for slos in SLOS {
+        let (micros, firing) = round(folder.path(), &lake, slos, &runtime)?;
+        per_slo.push(micros / slos as f64);
+        println!("  {slos:>6} SLOs: {micros:>10.0} us, {:>8.2} us for each, {firing} alerts", micros / slos as f64);
+    }
+    println!("\nratios of this run");
+    for (slos, cost) in SLOS.iter().zip(&per_slo).skip(1) {
+        println!("  an SLO of {slos}, against one of 100   {:.2}", cost / per_slo[1]);
+    }
+    Ok(())
+}
