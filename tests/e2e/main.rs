@@ -8,6 +8,7 @@ mod accounting;
 mod alerts;
 mod chains;
 mod cli;
+mod compaction;
 mod corpora;
 mod costs;
 mod delivery;
