@@ -166,7 +166,7 @@ impl Running {
             proof_interval: Duration::from_millis(50),
             ..EvaluateSettings::default()
         };
-        let targets = Targets::parse(&[world.manager.url.clone()]).unwrap();
+        let targets = Targets::parse(std::slice::from_ref(&world.manager.url)).unwrap();
         let notifier = Notifier::start(targets, Duration::from_secs(5), RUNTIME.handle()).unwrap();
         // It remembers files, and is gone with the process.
         let engine = Arc::new(toolgauge_queries::tables::engine(Settings::default()).unwrap());

@@ -45,7 +45,7 @@ fn found(fs: &Arc<SimFs>, when: &str) -> Rows {
 }
 
 /// Cost and its source of each row.
-fn costs(calls: &RecordBatch) -> Vec<(Option<i128>, Option<String>)> {
+fn costs(calls: &RecordBatch) -> Vec<Cost> {
     let costs = calls["cost_usd"].as_primitive::<Decimal128Type>();
     let sources = calls["cost_source"].as_string::<i32>();
     (0..calls.num_rows())
@@ -56,8 +56,11 @@ fn costs(calls: &RecordBatch) -> Vec<(Option<i128>, Option<String>)> {
         .collect()
 }
 
+/// Amount and source of a cost.
+type Cost = (Option<i128>, Option<String>);
+
 /// A disk on which all of a plan is committed, its rows, and what they are to cost.
-fn disk(seed: u64) -> (Arc<SimFs>, Rows, Vec<(Option<i128>, Option<String>)>) {
+fn disk(seed: u64) -> (Arc<SimFs>, Rows, Vec<Cost>) {
     let plan = Plan::draw(seed, Size::USUAL);
     let fs = fresh_disk(seed);
     drop(History::new(&plan).live(&fs, Query::Files).unwrap());

@@ -70,7 +70,7 @@ fn begin() -> String {
 async fn thresholds_and_silence_reach_debians_alertmanager_and_end() {
     let folder = tempfile::tempdir().unwrap();
     let Some(real) = Real::start(folder.path()).await else { return };
-    let mut world = World::start(&begin(), &format!("{SLO}{RULES}"), &[real.api.url.clone()]).await;
+    let mut world = World::start(&begin(), &format!("{SLO}{RULES}"), std::slice::from_ref(&real.api.url)).await;
     world = world.with(|config| config.alerting.resend_delay.0 = std::time::Duration::from_secs(600)).await;
     run_calls(&mut world, "search", 2, Calls::Good).await;
     run_calls(&mut world, "search", 3, Calls::Bad).await;

@@ -48,7 +48,8 @@ impl Disk {
             std::env::var_os("CI").is_none(),
             "no disk can be mounted, nor a namespace made for it: {test} cannot run"
         );
-        writeln!(std::io::stderr(), "no disk can be mounted here; {test} was not tried").unwrap();
+        let mut stderr = std::io::stderr();
+        writeln!(stderr, "no disk can be mounted here; {test} was not tried").unwrap();
         None
     }
 

@@ -330,7 +330,7 @@ async fn latencies(world: &World, model: &Model) {
         let latency = report.latency.unwrap();
         let reported = [latency.p50_ms, latency.p90_ms, latency.p95_ms, latency.p99_ms];
         let of = "WHERE kind = 'tool' AND counted AND tool_name = 'search' AND";
-        let each = |what: &dyn Fn(u64) -> String| PERCENTS.map(|percent| what(percent)).join(", ");
+        let each = |what: &dyn Fn(u64) -> String| PERCENTS.map(what).join(", ");
         let calls = each(&|percent| format!("latency_quantile(duration_ns, 0.{percent})"));
         let calls = format!("SELECT {calls} FROM calls {of} end_time >= '{from}' AND end_time < '{to}'");
         let sums = each(&|percent| format!("hdr_quantile(hdr_merge(latency), 0.{percent})"));

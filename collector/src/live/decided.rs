@@ -20,8 +20,11 @@ static ERROR_COLUMNS: LazyLock<Vec<usize>> = LazyLock::new(|| {
         .to_vec()
 });
 
+/// A column, and which row another one takes it from.
+type ContextColumn = (usize, fn(&Context) -> Option<u64>);
+
 /// Columns that say whose call a row is, and which row it takes each from.
-static CONTEXT_COLUMNS: LazyLock<[(usize, fn(&Context) -> Option<u64>); 3]> = LazyLock::new(|| {
+static CONTEXT_COLUMNS: LazyLock<[ContextColumn; 3]> = LazyLock::new(|| {
     [
         (Table::Calls.index_of("session_id"), |context| context.session_from),
         (Table::Calls.index_of("user_id"), |context| context.user_from),

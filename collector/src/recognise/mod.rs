@@ -206,9 +206,12 @@ struct Origin<'a, 'f> {
     keys: Option<(u64, OriginKeys)>,
     /// Whose the tools are, if that is known.
     ownership: Option<Arc<Ownership>>,
-    /// Teams that were looked up for a block, by the hashes of tool and server.
-    teams: (u64, Vec<((u64, u64), u16)>),
+    /// Teams that were looked up for a block.
+    teams: (u64, Vec<TeamOf>),
 }
+
+/// Hashes of a tool and its server, and the word of the team that owns it.
+type TeamOf = ((u64, u64), u16);
 
 #[derive(Clone, Copy)]
 struct OriginKeys {

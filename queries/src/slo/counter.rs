@@ -20,6 +20,7 @@
 mod grouped;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -481,12 +482,12 @@ impl Part {
         let (service, services) = places_of(&column(Table::Calls.index_of("service_name"))?)?;
         let mut groups = HashMap::new();
         for set in slos.iter().filter_map(|slo| counter.slos[*slo].group) {
-            if !groups.contains_key(&set) {
+            if let Entry::Vacant(entry) = groups.entry(set) {
                 let columns: Vec<ArrayRef> =
                     counter.group_columns[set].iter().map(|index| column(*index)).collect::<Result<_, _>>()?;
                 // Sums per minute that stand in for rows have none.
                 let positions = column(Table::Calls.index_of("wal_position")).ok();
-                groups.insert(set, Groups::of(&columns, positions.as_ref())?);
+                entry.insert(Groups::of(&columns, positions.as_ref())?);
             }
         }
         Ok(Self {
