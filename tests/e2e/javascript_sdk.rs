@@ -5,11 +5,11 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::process::{run, without_settings};
-use crate::sandbox::{Sandbox, nanos};
+use crate::process::{Doors, Process, run, without_settings};
+use crate::sandbox::nanos;
 
 /// Runs `tests/js/export.mjs`; the ledger that it prints.
-async fn export(sandbox: &Sandbox, seed: u64, compression: &str) -> Value {
+async fn export(doors: &Doors, seed: u64, compression: &str) -> Value {
     let Ok(modules) = std::env::var("TOOLGAUGE_TEST_NODE_MODULES") else {
         panic!(
             "TOOLGAUGE_TEST_NODE_MODULES is not set: run the tests with \"./dev test\", which installs the packages"
@@ -21,7 +21,7 @@ async fn export(sandbox: &Sandbox, seed: u64, compression: &str) -> Value {
     std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/js/export.mjs"), &script).unwrap();
     std::os::unix::fs::symlink(modules, folder.path().join("node_modules")).unwrap();
     let mut command = without_settings(Command::new("node"));
-    command.arg(script).arg(format!("http://{}", sandbox.otlp_http)).args([&seed.to_string(), compression]);
+    command.arg(script).arg(format!("http://{}", doors.otlp_http)).args([&seed.to_string(), compression]);
     let (code, stdout, stderr) = run(command).await;
     assert_eq!(code, 0, "{stderr}");
     serde_json::from_str(&stdout).unwrap()
@@ -32,19 +32,20 @@ async fn export(sandbox: &Sandbox, seed: u64, compression: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_javascript_sdk_gets_back_exactly_what_it_sent() {
     for (seed, compression) in [(1, "none"), (2, "gzip")] {
-        let sandbox = Sandbox::start().await;
-        let ledger = export(&sandbox, seed, compression).await;
-        sandbox.api.until_visible().await;
-        let arrived = sandbox.api.row("SELECT sum(spans), sum(log_records), sum(unreadable) FROM arrivals").await;
+        let folder = tempfile::tempdir().unwrap();
+        let (_process, doors) = Process::start(Process::command(&folder.path().join("data"), &[])).await;
+        let ledger = export(&doors, seed, compression).await;
+        doors.api.until_visible().await;
+        let arrived = doors.api.row("SELECT sum(spans), sum(log_records), sum(unreadable) FROM arrivals").await;
         assert_eq!(arrived, [ledger["spans"].clone(), ledger["log_records"].clone(), json!(0)]);
         let attempts = ledger["attempts"].as_object().unwrap();
-        assert_eq!(sandbox.api.number("SELECT count(DISTINCT tool_name) FROM tool_calls").await, attempts.len() as i64);
+        assert_eq!(doors.api.number("SELECT count(DISTINCT tool_name) FROM tool_calls").await, attempts.len() as i64);
         for (tool, expected) in attempts {
             let query = format!(
                 "SELECT duration_ns, outcome = 'ok', error_type, call_id, cost_usd FROM tool_calls \
                  WHERE tool_name = '{tool}' AND service_name = 'shop-ui' ORDER BY duration_ns"
             );
-            let found: Value = sandbox
+            let found: Value = doors
                 .api
                 .sql(&query)
                 .await
@@ -58,6 +59,5 @@ async fn the_javascript_sdk_gets_back_exactly_what_it_sent() {
                 .collect();
             assert_eq!(&found, expected, "{tool}");
         }
-        sandbox.stop().await;
     }
 }
