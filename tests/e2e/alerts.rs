@@ -13,6 +13,8 @@ use crate::slo_delivery::Real;
 use crate::slo_world::{Answers, Calls, Manager, SECOND, SLO, World, chrono_micros};
 use crate::traffic::{double, failed, text, tool_span};
 
+const SECOND_NS: u64 = 1_000_000_000;
+
 const RULES: &str = "---
 apiVersion: toolgauge/v1
 kind: ThresholdRule
@@ -28,6 +30,11 @@ apiVersion: toolgauge/v1
 kind: Heartbeat
 metadata: {name: search-alive}
 spec: {service: shop-agent, tool: search, limit: 3m, severity: page}
+---
+apiVersion: toolgauge/v1
+kind: CostBudget
+metadata: {name: search-money}
+spec: {service: shop-agent, where: \"tool_name = 'search'\", amount: 5 USD, period: day}
 ";
 
 /// Waits for an evaluation of the rules at this time over everything that is acknowledged.
@@ -65,7 +72,7 @@ fn begin() -> String {
 
 /// Scenario: every call of a tool fails, and the server is killed meanwhile; then the tool falls silent while another one goes on, and comes back.
 /// Guarantees: Debian's Alertmanager has one alert of the threshold with one start time, which says how to count the same, and it ends; it has one of the silence,
-/// which ends too.
+/// which ends too, and one of money that is spent. Each names the owner of the tool.
 #[tokio::test(flavor = "multi_thread")]
 async fn thresholds_and_silence_reach_debians_alertmanager_and_end() {
     let folder = tempfile::tempdir().unwrap();
@@ -142,6 +149,17 @@ async fn thresholds_and_silence_reach_debians_alertmanager_and_end() {
     })
     .await;
     assert!(world.metric("toolgauge_rule_evaluations_total").await > 0.0);
+
+    assert!(at_real(&real, "alertname", "CostBudgetBurn").await.is_empty());
+    let end = world.now().0.cast_unsigned() * 1_000;
+    let mut dear = tool_span("search", 9_000_000, 0, end - SECOND_NS, SECOND_NS);
+    dear.attributes.push(double("toolgauge.cost.usd", 5.5));
+    world.send_spans("shop-agent", vec![dear]).await;
+    evaluated(&world).await;
+    let spent = until(LIMIT, "the amount is spent", async || at_real(&real, "burn_tier", "exceeded").await.pop()).await;
+    assert_eq!((&spent["labels"]["slo"], &spent["labels"]["tool"]), (&"search-money".into(), &"search".into()));
+    assert_eq!(spent["annotations"]["spent_usd"], "5.50", "{spent}");
+    assert_eq!(owner.map(|name| spent["annotations"][name].as_str().unwrap()), owned, "{spent}");
     world.stop().await;
 }
 
@@ -228,8 +246,6 @@ async fn the_preset_tells_a_broken_tool_and_nothing_else() {
     .await;
     world.stop().await;
 }
-
-const SECOND_NS: u64 = 1_000_000_000;
 
 /// A call of a model that ended so many seconds ago and took one.
 fn chat(world: &World, model: &str, number: u64, ago: u64) -> Span {

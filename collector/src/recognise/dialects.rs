@@ -462,6 +462,28 @@ fn an_inference_that_is_told_by_a_span_and_an_event_is_one() {
     assert_eq!(decided(&sent).len(), 2);
 }
 
+/// Scenario: log records and events of spans that tell of calls, in traces that are sampled. Guarantees: an event stands for as many
+/// calls as its span does and a record for one, unless they say otherwise.
+#[test]
+fn samplers_mark_log_records_and_events_of_spans_too() {
+    let told = ["event.name=codex.tool_result", "tool_name=shell", "call_id=c-1", "success=true", "duration_ms=4"];
+    for (own, of_event, of_record) in [
+        (&[][..], "4.000000", "1.000000"),
+        (&["SampleRate:i=10"], "10.000000", "10.000000"),
+        (&["sampling.probability=0.5"], "2.000000", "2.000000"),
+    ] {
+        let told = [&told[..], own].concat();
+        let mut turn = span(1, 0, "handle_responses", &[]);
+        turn.trace_state = "ot=th:c".to_owned();
+        turn.events =
+            vec![Event { time_unix_nano: turn.end_time_unix_nano, attributes: attributes(&told), ..Event::default() }];
+        let by_span = [traces("codex_otel", vec![turn])];
+        assert_eq!(one(&by_span, "tool", &["tool_name", "weight"]), ["shell", of_event], "{own:?}");
+        let by_log = [logs("codex_otel", vec![log(1, 0, &told)])];
+        assert_eq!(one(&by_log, "tool", &["tool_name", "weight"]), ["shell", of_record], "{own:?}");
+    }
+}
+
 #[test]
 fn types_drift_and_every_one_is_read() {
     let base = ["gen_ai.operation.name=execute_tool", "gen_ai.tool.name=f"];
