@@ -19,7 +19,7 @@ pub(super) struct Groups {
     alike: Option<Arc<Decision>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Group {
     key: GroupKey,
     /// In the order of the log.
@@ -32,6 +32,9 @@ struct Group {
     /// Some row was once decided otherwise than by default.
     special: bool,
 }
+
+/// Rows and links of an empty group for which there is memory.
+const KEPT_CAPACITY: usize = 8;
 
 /// A queue that is one slice.
 #[derive(Debug)]
@@ -49,6 +52,13 @@ impl<T> Default for Fifo<T> {
 impl<T> Fifo<T> {
     fn as_slice(&self) -> &[T] {
         &self.items[self.gone..]
+    }
+
+    /// Forgets everything, and keeps the memory of as many as most groups have.
+    fn clear(&mut self) {
+        self.items.clear();
+        self.items.shrink_to(KEPT_CAPACITY);
+        self.gone = 0;
     }
 
     fn as_mut_slice(&mut self) -> &mut [T] {
@@ -81,22 +91,11 @@ impl Groups {
         let group = if let Some((_, group)) = self.index.find(hash_of_key, |(other, _)| *other == key) {
             *group
         } else {
-            let fresh = Group {
-                key,
-                rows: Fifo::default(),
-                links: Fifo::default(),
-                frozen: 0,
-                forgotten_ahead: 0,
-                dirty: false,
-                special: false,
-            };
-            let group = if let Some(group) = self.free.pop() {
-                self.slab[group as usize] = fresh;
-                group
-            } else {
-                self.slab.push(fresh);
+            let group = self.free.pop().unwrap_or_else(|| {
+                self.slab.push(Group::default());
                 (self.slab.len() - 1) as u32
-            };
+            });
+            self.slab[group as usize].key = key;
             self.index.insert_unique(hash_of_key, (key, group), |(key, _)| hash(key));
             group
         };
@@ -198,8 +197,9 @@ impl Groups {
             return;
         }
         let key = slot.key;
-        slot.rows = Fifo::default();
-        slot.links = Fifo::default();
+        slot.rows.clear();
+        slot.links.clear();
+        (slot.frozen, slot.dirty, slot.special) = (0, false, false);
         if let Ok(entry) = self.index.find_entry(hash(&key), |(other, _)| *other == key) {
             entry.remove();
             self.free.push(group);

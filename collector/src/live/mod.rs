@@ -74,7 +74,7 @@ impl Default for LiveSettings {
     fn default() -> Self {
         Self {
             settle_us: 60 * 1_000_000,
-            younger_bytes_max: 256 << 20,
+            younger_bytes_max: 192 << 20,
             remember_us: 15 * 60 * 1_000_000,
             remember_rows_max: 250_000,
             // Two tables that are full when they have 2^21 places.
@@ -662,6 +662,10 @@ struct FrameSink<'l, 't> {
 impl RowSink for FrameSink<'_, '_> {
     fn is_new(&mut self, row_id: RowId) -> bool {
         self.live.seen.insert(row_id)
+    }
+
+    fn announce(&mut self, row_ids: impl Iterator<Item = RowId>) {
+        self.live.seen.announce(row_ids);
     }
 
     fn columns(&mut self) -> &mut CallColumns {

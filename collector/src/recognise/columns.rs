@@ -106,12 +106,18 @@ impl WordColumn {
 
     fn finish(&mut self, rows: usize) -> ArrayRef {
         self.keys.resize(rows, NULL_WORD);
-        let keys = std::mem::take(&mut self.keys);
+        let keys = take(&mut self.keys);
         let words: StringArray = self.words.finish();
         self.index.clear();
         self.last = None;
         words_array(keys, Arc::new(words))
     }
+}
+
+/// Takes what is there. The next block will have about as much.
+fn take<T>(values: &mut Vec<T>) -> Vec<T> {
+    let next = Vec::with_capacity(values.len());
+    std::mem::replace(values, next)
 }
 
 fn words_array(keys: Vec<u16>, words: ArrayRef) -> ArrayRef {
@@ -139,7 +145,7 @@ impl ClosedColumn {
 
     fn finish(&mut self, rows: usize) -> ArrayRef {
         self.keys.resize(rows, NULL_WORD);
-        words_array(std::mem::take(&mut self.keys), Arc::clone(&self.words))
+        words_array(take(&mut self.keys), Arc::clone(&self.words))
     }
 }
 
@@ -178,7 +184,7 @@ impl<T: Copy + Default> NumberColumn<T> {
             return PrimitiveArray::new_null(rows);
         }
         self.pad(rows);
-        PrimitiveArray::new(std::mem::take(&mut self.values).into(), self.nulls.finish())
+        PrimitiveArray::new(take(&mut self.values).into(), self.nulls.finish())
     }
 }
 
@@ -211,7 +217,9 @@ impl BytesColumn {
     fn finish(&mut self, rows: usize) -> BinaryArray {
         self.pad(rows);
         self.len = 0;
-        self.builder.finish()
+        let finished = self.builder.finish();
+        self.builder = GenericBinaryBuilder::with_capacity(rows, finished.value_data().len());
+        finished
     }
 }
 
@@ -244,7 +252,9 @@ impl TextColumn {
     fn finish(&mut self, rows: usize) -> ArrayRef {
         self.pad(rows);
         self.len = 0;
-        Arc::new(self.builder.finish())
+        let finished = self.builder.finish();
+        self.builder = StringBuilder::with_capacity(rows, finished.value_data().len());
+        Arc::new(finished)
     }
 }
 
@@ -394,9 +404,9 @@ impl CallColumns {
         let n = std::mem::take(&mut self.rows);
         self.bytes = 0;
         let micros = |values: &mut Vec<i64>| -> ArrayRef {
-            Arc::new(TimestampMicrosecondArray::from(std::mem::take(values)).with_timezone("UTC"))
+            Arc::new(TimestampMicrosecondArray::from(take(values)).with_timezone("UTC"))
         };
-        let longs = |values: &mut Vec<i64>| -> ArrayRef { Arc::new(Int64Array::from(std::mem::take(values))) };
+        let longs = |values: &mut Vec<i64>| -> ArrayRef { Arc::new(Int64Array::from(take(values))) };
         let date: ArrayRef =
             Arc::new(Date32Array::from_iter_values(self.end_time.iter().map(|end| UnixMicros(*end).date32())));
         let int64 =

@@ -356,11 +356,34 @@ const KEY_BEGINNINGS: &[&str] = &[
     "SG.", "AC", "SK", "whsec_", "ya29.", "dop_v1_",
 ];
 
+/// By first byte, a bit for each of [`KEY_BEGINNINGS`] that begins with it: almost no name has one.
+const KEYS_BY_FIRST_BYTE: [u32; 256] = {
+    let mut found = [0; 256];
+    let mut i = 0;
+    while i < KEY_BEGINNINGS.len() {
+        found[KEY_BEGINNINGS[i].as_bytes()[0] as usize] |= 1 << i;
+        i += 1;
+    }
+    found
+};
+
+#[inline]
+fn begins_like_key(text: &[u8]) -> bool {
+    let mut candidates = text.first().map_or(0, |first| KEYS_BY_FIRST_BYTE[usize::from(*first)]);
+    while candidates != 0 {
+        if text.starts_with(KEY_BEGINNINGS[candidates.trailing_zeros() as usize].as_bytes()) {
+            return true;
+        }
+        candidates &= candidates - 1;
+    }
+    false
+}
+
 /// A name or an id without what looks like a secret. Almost none does, so almost none costs more than a look.
 pub(crate) fn mask(name: Cow<'_, str>) -> Cow<'_, str> {
     let look = Look::at(&name);
     let suspicious = look.unusual
-        || KEY_BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
+        || begins_like_key(name.as_bytes())
         || look.parted && holds_key(&name)
         || look.colon && name.contains("://")
         || look.digits && holds_card(&name);
@@ -436,9 +459,8 @@ fn holds_key(text: &str) -> bool {
     let parts = |byte: u8| LOOKS[usize::from(byte)] & LOOKS_PARTS != 0;
     (1..bytes.len()).filter(|at| parts(bytes[at - 1]) && !parts(bytes[*at])).any(|at| {
         let rest = &bytes[at..];
-        let begins = || KEY_BEGINNINGS.iter().any(|beginning| rest.starts_with(beginning.as_bytes()));
         let ends = |byte: &u8| !(byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
-        begins() && {
+        begins_like_key(rest) && {
             let key = &rest[..rest.iter().position(ends).unwrap_or(rest.len())];
             let after = &key[2..];
             key.len() >= KEY_WITHIN_CHARS_MIN

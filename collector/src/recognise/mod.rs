@@ -51,7 +51,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128_with_seed};
 pub use arrivals::ArrivalSums;
 use attributes::Attributes;
 pub(crate) use columns::{CallColumns, NULL_WORD};
-use columns::{Word, WordColumn};
+use columns::{TextColumn, Word, WordColumn};
 pub use convention::{ConventionError, Conventions};
 use convention::{Field, Looks, Rule, Slot};
 pub use explain::{Explanation, RuleName, Verdict};
@@ -150,13 +150,15 @@ pub struct Quarantined {
 }
 
 /// Identity of a group of related rows: a 128-bit hash of (tenant, trace), or else (tenant, session), or else the row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupKey(pub u128);
 
 /// Where recognised rows go. Implemented by the live rows; it keeps this module free of what becomes of them.
 pub(crate) trait RowSink {
     /// False if a row of this identity was taken before.
     fn is_new(&mut self, row_id: RowId) -> bool;
+    /// These will be asked for next.
+    fn announce(&mut self, _row_ids: impl Iterator<Item = RowId>) {}
     /// The block that takes the next row.
     fn columns(&mut self) -> &mut CallColumns;
     /// Number of the block that [`RowSink::columns`] gave; word keys are valid for one block only.
@@ -170,6 +172,9 @@ pub(crate) trait RowSink {
     /// What one service sent in this export.
     fn arrived(&mut self, service_name: Option<&str>, sums: &ArrivalSums);
 }
+
+/// Spans whose identities are announced together.
+const SPANS_ANNOUNCED: usize = 32;
 
 /// Recognises calls.
 #[derive(Debug)]
@@ -208,6 +213,39 @@ struct Origin<'a, 'f> {
     ownership: Option<Arc<Ownership>>,
     /// Teams that were looked up for a block.
     teams: (u64, Vec<TeamOf>),
+    last_session: LastText<'a>,
+    last_user: LastText<'a>,
+}
+
+/// A text as it was read last: the records of a trace have the same session and user.
+#[derive(Default)]
+struct LastText<'a> {
+    /// The bytes that were read, if all of them could be.
+    said: &'a [u8],
+    masked: Cow<'a, str>,
+    /// Of what is masked.
+    hash: u64,
+}
+
+impl<'a> LastText<'a> {
+    fn of(value: &AnyValueView<'a>, unreadable: &mut i64) -> Option<Self> {
+        let mut bad = 0;
+        let text = value::text(value, TEXT_BYTES_MAX, &mut bad);
+        *unreadable += bad;
+        let said = match value {
+            // What cannot be read is counted each time.
+            AnyValueView::String(bytes) if bad == 0 => bytes,
+            _ => &[][..],
+        };
+        let masked = failure::mask(text?);
+        let hash = hash_of(masked.as_bytes());
+        Some(Self { said, masked, hash })
+    }
+
+    #[inline]
+    fn is(&self, value: &AnyValueView<'_>) -> bool {
+        matches!(value, AnyValueView::String(bytes) if !bytes.is_empty() && *bytes == self.said)
+    }
 }
 
 /// Hashes of a tool and its server, and the word of the team that owns it.
@@ -259,20 +297,30 @@ impl Recogniser {
     /// Recognises the calls of one `ExportTraceServiceRequest`; the doors have checked that it is one.
     pub(crate) fn traces(&self, frame: FrameInfo<'_>, body: &[u8], sink: &mut impl RowSink) {
         let mut attributes = Attributes::new(self.conventions.slots());
+        let mut announced = Vec::with_capacity(SPANS_ANNOUNCED);
         for resource in TracesView::trusted(body).resource_spans() {
             attributes.begin_resource(&self.conventions, resource.resource().attributes());
             let mut origin = self.origin(frame, resource.resource(), &attributes);
             for scope in resource.scope_spans() {
                 attributes.begin_scope(&self.conventions, scope.scope().attributes());
                 origin.begin_scope(scope.scope().name);
-                for span in scope.spans() {
-                    attributes.begin_record(&self.conventions, span.attributes());
-                    let threshold = self.threshold(span.trace_state, &attributes);
-                    self.span(&mut origin, &span, threshold, &attributes, sink);
-                    if self.conventions.looks_at_span_events() {
-                        for event in span.events() {
-                            attributes.begin_record(&self.conventions, event.attributes());
-                            self.span_event(&mut origin, &span, threshold, &event, &attributes, sink);
+                let mut spans = scope.spans();
+                loop {
+                    announced.clear();
+                    announced.extend(spans.by_ref().take(SPANS_ANNOUNCED).map(|span| (span, origin.row_id(&span))));
+                    if announced.is_empty() {
+                        break;
+                    }
+                    sink.announce(announced.iter().filter_map(|(_, row_id)| *row_id));
+                    for (span, row_id) in &announced {
+                        attributes.begin_record(&self.conventions, span.attributes());
+                        let threshold = self.threshold(span.trace_state, &attributes);
+                        self.span(&mut origin, span, *row_id, threshold, &attributes, sink);
+                        if self.conventions.looks_at_span_events() {
+                            for event in span.events() {
+                                attributes.begin_record(&self.conventions, event.attributes());
+                                self.span_event(&mut origin, span, threshold, &event, &attributes, sink);
+                            }
                         }
                     }
                 }
@@ -326,6 +374,8 @@ impl Recogniser {
             keys: None,
             ownership: Some(self.settings.ownership.load_full()).filter(|ownership| !ownership.is_empty()),
             teams: (0, Vec::new()),
+            last_session: LastText::default(),
+            last_user: LastText::default(),
         }
     }
 
@@ -340,6 +390,7 @@ impl Recogniser {
         &'a self,
         origin: &mut Origin<'a, '_>,
         span: &SpanView<'a>,
+        row_id: Option<RowId>,
         threshold: u64,
         attributes: &Attributes<'a>,
         sink: &mut impl RowSink,
@@ -363,7 +414,7 @@ impl Recogniser {
             return;
         };
         let times = Times { start: span.start_time_unix_nano, end: span.end_time_unix_nano };
-        let checked = match (trace_id, span_id) {
+        let checked = match (trace_id, row_id) {
             (None, _) => Err((
                 "invalid_trace_id",
                 format!("trace_id must be 16 bytes and not all zero, got \"{}\"", Hex(span.trace_id)),
@@ -372,25 +423,19 @@ impl Recogniser {
                 "invalid_span_id",
                 format!("span_id must be 8 bytes and not all zero, got \"{}\"", Hex(span.span_id)),
             )),
-            (Some(trace_id), Some(span_id)) => {
-                self.check_times(times, origin.frame.received).map(|interval| (trace_id, span_id, interval))
-            }
+            (_, Some(row_id)) => self.check_times(times, origin.frame.received).map(|interval| (row_id, interval)),
         };
-        let (trace_id, span_id, interval) = match checked {
+        let (row_id, interval) = match checked {
             Ok(checked) => checked,
             Err(refused) => {
                 return self.refuse(origin, rule, &record, refused, (span.trace_id, span.span_id), times, sink);
             }
         };
-        let mut identity = [0; 24];
-        identity[..16].copy_from_slice(trace_id.as_bytes());
-        identity[16..].copy_from_slice(span_id.as_bytes());
-        let row_id = RowId::from_bytes(xxh3_128_with_seed(&identity, origin.tenant_seed).to_be_bytes());
         if !sink.is_new(row_id) {
             origin.sums.duplicates += 1;
             return;
         }
-        let ids = Ids { row_id, trace_id: Some(trace_id), span_id: Some(span_id), parent };
+        let ids = Ids { row_id, trace_id, span_id, parent };
         let said = Said { message: span.status.message, events: Some(span.events()), threshold };
         self.write(origin, (rule, kind), &record, &ids, interval, said, sink);
     }
@@ -627,26 +672,33 @@ impl Recogniser {
         }
         word!(CircuitState, circuit_state);
         word!(SideEffect, side_effect);
-        let mut call_id = 0;
-        let mut session = 0;
-        macro_rules! text {
-            ($field:ident, $column:ident $(, $hash:ident)?) => {
-                if let Some(text) = get(Field::$field).and_then(|value| value::text(value, TEXT_BYTES_MAX, &mut bad)) {
-                    let text = failure::mask(text);
-                    columns.$column.set(row, &text);
-                    text_bytes += text.len();
-                    $($hash = hash_of(text.as_bytes());)?
+        let mut text = |field: Field, column: &mut TextColumn, last: Option<&mut LastText<'a>>| {
+            let Some(value) = get(field) else { return 0 };
+            let mut new = None;
+            let last = match last {
+                Some(last) if last.is(value) => last,
+                last => {
+                    let Some(text) = LastText::of(value, &mut bad) else { return 0 };
+                    match last {
+                        Some(last) => {
+                            *last = text;
+                            last
+                        }
+                        None => new.insert(text),
+                    }
                 }
             };
-        }
-        let mut user = 0;
-        text!(SessionId, session_id, session);
+            column.set(row, &last.masked);
+            text_bytes += last.masked.len();
+            last.hash
+        };
+        let session = text(Field::SessionId, &mut columns.session_id, Some(&mut origin.last_session));
         if session == 0 {
             // Relatives do not take it, and the row itself takes one that they say instead.
-            text!(TransportSessionId, session_id);
+            text(Field::TransportSessionId, &mut columns.session_id, None);
         }
-        text!(UserId, user_id, user);
-        text!(CallId, call_id, call_id);
+        let user = text(Field::UserId, &mut columns.user_id, Some(&mut origin.last_user));
+        let call_id = text(Field::CallId, &mut columns.call_id, None);
         macro_rules! number {
             ($field:ident, $column:ident) => {
                 if let Some(count) = get(Field::$field).and_then(|value| value::count(*value, &mut bad)) {
@@ -782,6 +834,15 @@ impl Recogniser {
 }
 
 impl<'a> Origin<'a, '_> {
+    /// The identity of the row that a span may become, if it has ids.
+    #[inline]
+    fn row_id(&self, span: &SpanView<'a>) -> Option<RowId> {
+        let mut identity = [0; 24];
+        identity[..16].copy_from_slice(TraceId::from_slice(span.trace_id)?.as_bytes());
+        identity[16..].copy_from_slice(SpanId::from_slice(span.span_id)?.as_bytes());
+        Some(RowId::from_bytes(xxh3_128_with_seed(&identity, self.tenant_seed).to_be_bytes()))
+    }
+
     fn begin_scope(&mut self, name: &'a [u8]) {
         self.scope_name = name;
         self.source = if name.is_empty() { 0 } else { hash_of(name) };
