@@ -78,6 +78,7 @@ fn batch(first: u64, tools: u64) -> RecordBatch {
         "error_class" => words(&|n| if failed(n) { "timeout" } else { "none" }.to_owned()),
         "counted" | "final" => Arc::new(BooleanArray::from(vec![true; BATCH_ROWS as usize])),
         "attempt" => Arc::new(Int32Array::from_iter_values(rows.clone().map(|n| 1 + i32::from(failed(n ^ 5))))),
+        "wal_position" => integers(&|n| (n / 512).cast_signed()),
         "input_bytes" => integers(&|n| (mix(n) % 2_000).cast_signed()),
         "weight" => {
             let ones = Decimal128Array::from_iter_values(rows.clone().map(|_| 1_000_000));

@@ -100,7 +100,8 @@ async fn turn(
     }
     let (process, grpc, http) = serve(&data, &environment)?;
     until("all SLOs are evaluated", || {
-        let found = get(http, "/api/v1/slos")?;
+        // Before the first evaluation there is no answer.
+        let found = get(http, "/api/v1/slos").unwrap_or_default();
         Ok(slos == 0 || found["slos"].as_array().is_some_and(|found| found.len() >= slos))
     })
     .await?;

@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{
     ArrayRef, BooleanArray, Decimal128Array, Int64Array, RecordBatch, StringArray, StringDictionaryBuilder,
-    TimestampMicrosecondArray,
+    TimestampMicrosecondArray, new_null_array,
 };
+use arrow::compute::cast;
 use arrow::datatypes::{Field, Schema, UInt16Type};
+use arrow::error::ArrowError;
 use datafusion::datasource::MemTable;
 use toolgauge_proto::api::IngestStatus;
 use toolgauge_proto::id::WalPosition;
@@ -44,9 +46,24 @@ fn mix(n: u64) -> u64 {
     (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31).wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
 
-fn batch_of(columns: Vec<(&str, ArrayRef)>) -> Fallible<RecordBatch> {
-    let (fields, columns): (Vec<Field>, Vec<ArrayRef>) =
-        columns.into_iter().map(|(name, column)| (Field::new(name, column.data_type().clone(), true), column)).unzip();
+/// Live rows with these columns; the others are null.
+fn batch_of(table: Table, given: &[(&str, ArrayRef)]) -> Fallible<RecordBatch> {
+    let rows = given.first().map_or(0, |(_, column)| column.len());
+    let (fields, columns): (Vec<Field>, Vec<ArrayRef>) = table
+        .live_schema()
+        .fields()
+        .iter()
+        .map(|field| {
+            let column = given.iter().find(|(name, _)| *name == field.name()).map(|(_, column)| Arc::clone(column));
+            let column = match column {
+                Some(column) => cast(&column, field.data_type())?,
+                None => new_null_array(field.data_type(), rows),
+            };
+            Ok((field.as_ref().clone().with_nullable(true), column))
+        })
+        .collect::<Result<Vec<_>, ArrowError>>()?
+        .into_iter()
+        .unzip();
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
@@ -67,7 +84,7 @@ fn calls() -> Fallible<RecordBatch> {
     };
     let all: ArrayRef = Arc::new(BooleanArray::from(vec![true; ROWS as usize]));
     let weights = Decimal128Array::from_iter_values((0..ROWS).map(|_| 1_000_000)).with_precision_and_scale(18, 6)?;
-    batch_of(vec![
+    let given = [
         ("end_time", times(&|n| NOW - (n * 1_800).cast_signed() % (2 * MINUTE_MICROS))),
         ("duration_ns", numbers(&|n| mix(n) % 1_000_000_000)),
         ("kind", words(&|_| "tool".to_owned())),
@@ -78,7 +95,8 @@ fn calls() -> Fallible<RecordBatch> {
         ("outcome", words(&|n| if fails(n) { "error" } else { "ok" }.to_owned())),
         ("final", all),
         ("weight", Arc::new(weights)),
-    ])
+    ];
+    batch_of(Table::Calls, &given)
 }
 
 /// Every minute of a day has exports of every service.
@@ -88,7 +106,9 @@ fn arrivals() -> Fallible<RecordBatch> {
         .collect();
     let minutes = TimestampMicrosecondArray::from_iter_values(keys.iter().map(|(minute, _)| *minute));
     let services: StringArray = keys.iter().map(|(_, service)| Some(format!("service-{service}"))).collect();
-    batch_of(vec![("minute", Arc::new(minutes.with_timezone("UTC"))), ("service_name", Arc::new(services))])
+    let given: [(&str, ArrayRef); 2] =
+        [("minute", Arc::new(minutes.with_timezone("UTC"))), ("service_name", Arc::new(services))];
+    batch_of(Table::Arrivals, &given)
 }
 
 /// A lake in which everything is live, and nothing comes.

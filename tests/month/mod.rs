@@ -25,8 +25,8 @@ use toolgauge_queries::tables::Catalog;
 
 pub(crate) type Failure = Box<dyn std::error::Error>;
 
-/// 2026-01-31T00:00:00Z.
-pub(crate) const END: UnixMicros = UnixMicros(1_769_817_600_000_000);
+/// 2031-01-31T00:00:00Z: later than the files that are written meanwhile, so that logs are cleaned as if they were old.
+pub(crate) const END: UnixMicros = UnixMicros(1_927_584_000_000_000);
 
 /// The history that ends then.
 pub(crate) fn history(seed: u64, days: u64, calls: u64, spans: u64) -> History {
