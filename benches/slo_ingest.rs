@@ -69,7 +69,8 @@ fn write_slos(folder: &Path, count: usize) -> Fallible<()> {
 }
 
 fn get(http: std::net::SocketAddr, path: &str) -> Fallible<serde_json::Value> {
-    Ok(ureq::get(format!("http://{http}{path}")).call()?.body_mut().read_json()?)
+    // The report of 10,000 SLOs has more than the 10 MB that are read by default.
+    Ok(ureq::get(format!("http://{http}{path}")).call()?.body_mut().with_config().limit(256 << 20).read_json()?)
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> Fallible<bool>) -> Fallible<()> {

@@ -34,7 +34,7 @@ type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 const SLOS: [usize; 4] = [1, 100, 1_000, 10_000];
 /// Rounds that are measured, and how long it is waited for them.
 const ROUNDS: u64 = 20;
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(400);
 /// Live rows: those of a minute of a large server.
 const ROWS: u64 = 65_536;
 const TOOLS: u64 = 2_000;
