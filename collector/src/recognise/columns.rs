@@ -4,15 +4,18 @@
 //! written, or at the end. Words are interned per block; a caller that writes the same word for many rows keeps its
 //! key.
 
+use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanBufferBuilder, Date32Array, Decimal128Array, DictionaryArray, GenericBinaryBuilder,
-    Int32Array, Int64Array, NullBufferBuilder, PrimitiveArray, RecordBatch, StringArray, StringBuilder,
-    TimestampMicrosecondArray, new_null_array,
+    ArrayRef, BooleanBufferBuilder, Date32Array, Decimal128Array, DictionaryArray, GenericByteBuilder, Int32Array,
+    Int64Array, NullBufferBuilder, PrimitiveArray, RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray,
+    new_null_array,
 };
 use arrow::buffer::NullBuffer;
-use arrow::datatypes::{ArrowNativeType, ArrowPrimitiveType, DataType, UInt16Type};
+use arrow::datatypes::{
+    ArrowNativeType, ArrowPrimitiveType, ByteArrayType, DataType, GenericBinaryType, GenericStringType, UInt16Type,
+};
 use arrow::error::ArrowError;
 use hashbrown::HashTable;
 use toolgauge_proto::call::{CostSource, ErrorClass, Kind, Layer, Outcome, Signal};
@@ -188,16 +191,28 @@ impl<T: Copy + Default> NumberColumn<T> {
     }
 }
 
-/// A column of texts or bytes, null where nothing was written.
-#[derive(Debug)]
-pub(crate) struct BytesColumn {
-    builder: GenericBinaryBuilder<i32>,
+/// A column of bytes or of texts, null where nothing was written.
+pub(crate) struct BytesColumn<T: ByteArrayType = GenericBinaryType<i32>> {
+    builder: GenericByteBuilder<T>,
     len: usize,
 }
 
-impl BytesColumn {
+/// What is derived would ask the types of Arrow for it.
+impl<T: ByteArrayType> fmt::Debug for BytesColumn<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BytesColumn").field("builder", &self.builder).field("len", &self.len).finish()
+    }
+}
+
+/// A column of texts.
+pub(crate) type TextColumn = BytesColumn<GenericStringType<i32>>;
+
+impl<T: ByteArrayType> BytesColumn<T>
+where
+    T::Native: AsRef<T::Native>,
+{
     fn new() -> Self {
-        Self { builder: GenericBinaryBuilder::with_capacity(0, 0), len: 0 }
+        Self { builder: GenericByteBuilder::with_capacity(0, 0), len: 0 }
     }
 
     fn pad(&mut self, row: usize) {
@@ -207,43 +222,8 @@ impl BytesColumn {
         }
     }
 
-    /// Writes the row's bytes.
-    pub(crate) fn set(&mut self, row: usize, value: &[u8]) {
-        self.pad(row);
-        self.builder.append_value(value);
-        self.len += 1;
-    }
-
-    fn finish(&mut self, rows: usize) -> BinaryArray {
-        self.pad(rows);
-        self.len = 0;
-        let finished = self.builder.finish();
-        self.builder = GenericBinaryBuilder::with_capacity(rows, finished.value_data().len());
-        finished
-    }
-}
-
-/// A column of UTF-8 text, null where nothing was written.
-#[derive(Debug)]
-pub(crate) struct TextColumn {
-    builder: StringBuilder,
-    len: usize,
-}
-
-impl TextColumn {
-    fn new() -> Self {
-        Self { builder: StringBuilder::with_capacity(0, 0), len: 0 }
-    }
-
-    fn pad(&mut self, row: usize) {
-        if row > self.len {
-            self.builder.append_nulls(row - self.len);
-            self.len = row;
-        }
-    }
-
-    /// Writes the row's text.
-    pub(crate) fn set(&mut self, row: usize, value: &str) {
+    /// Writes the row's value.
+    pub(crate) fn set(&mut self, row: usize, value: &T::Native) {
         self.pad(row);
         self.builder.append_value(value);
         self.len += 1;
@@ -253,7 +233,7 @@ impl TextColumn {
         self.pad(rows);
         self.len = 0;
         let finished = self.builder.finish();
-        self.builder = StringBuilder::with_capacity(rows, finished.value_data().len());
+        self.builder = GenericByteBuilder::with_capacity(rows, finished.value_data().len());
         Arc::new(finished)
     }
 }
@@ -419,10 +399,9 @@ impl CallColumns {
             let cost: Decimal128Array = self.cost_usd.finish(n);
             Arc::new(cost.with_precision_and_scale(18, 9)?)
         };
-        let bytes = |column: &mut BytesColumn| -> ArrayRef { Arc::new(column.finish(n)) };
         let columns: Vec<ArrayRef> = vec![
             date,
-            bytes(&mut self.row_id),
+            self.row_id.finish(n),
             micros(&mut self.start_time),
             micros(&mut self.end_time),
             longs(&mut self.duration_ns),
@@ -441,9 +420,9 @@ impl CallColumns {
             self.model.finish(n),
             self.layer.finish(n),
             all_true(n),
-            bytes(&mut self.trace_id),
-            bytes(&mut self.span_id),
-            bytes(&mut self.parent_span_id),
+            self.trace_id.finish(n),
+            self.span_id.finish(n),
+            self.parent_span_id.finish(n),
             self.call_id.finish(n),
             int64(&mut self.arguments_fingerprint),
             longs(&mut self.wal_position),

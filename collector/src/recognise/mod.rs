@@ -23,6 +23,7 @@ mod format;
 #[cfg(test)]
 mod fuzz;
 mod json;
+mod origin;
 #[cfg(test)]
 mod producers;
 mod record;
@@ -34,7 +35,6 @@ mod tests;
 mod untried;
 mod value;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -56,6 +56,7 @@ pub use convention::{ConventionError, Conventions};
 use convention::{Field, Looks, Rule, Slot};
 pub use explain::{Explanation, RuleName, Verdict};
 use failure::Failure;
+use origin::{LastText, Origin};
 use record::{Record, fields, first, holds, recognises};
 
 /// Longest name that is kept, in bytes; longer ones are cut and counted.
@@ -193,70 +194,6 @@ struct ServiceSlots {
     name: Slot,
     version: Slot,
     environment: [Slot; 2],
-}
-
-/// What the resource of the record at hand gives to its rows.
-struct Origin<'a, 'f> {
-    frame: FrameInfo<'f>,
-    tenant_seed: u64,
-    service_name: Option<Cow<'a, str>>,
-    service_version: Option<Cow<'a, str>>,
-    environment: Option<Cow<'a, str>>,
-    resource_hash: u64,
-    scope_hash: u64,
-    scope_name: &'a [u8],
-    /// Hash of that name, 0 if it has none.
-    source: u64,
-    sums: ArrivalSums,
-    keys: Option<(u64, OriginKeys)>,
-    /// Whose the tools are, if that is known.
-    ownership: Option<Arc<Ownership>>,
-    /// Teams that were looked up for a block.
-    teams: (u64, Vec<TeamOf>),
-    last_session: LastText<'a>,
-    last_user: LastText<'a>,
-}
-
-/// A text as it was read last: the records of a trace have the same session and user.
-#[derive(Default)]
-struct LastText<'a> {
-    /// The bytes that were read, if all of them could be.
-    said: &'a [u8],
-    masked: Cow<'a, str>,
-    /// Of what is masked.
-    hash: u64,
-}
-
-impl<'a> LastText<'a> {
-    fn of(value: &AnyValueView<'a>, unreadable: &mut i64) -> Option<Self> {
-        let mut bad = 0;
-        let text = value::text(value, TEXT_BYTES_MAX, &mut bad);
-        *unreadable += bad;
-        let said = match value {
-            // What cannot be read is counted each time.
-            AnyValueView::String(bytes) if bad == 0 => bytes,
-            _ => &[][..],
-        };
-        let masked = failure::mask(text?);
-        let hash = hash_of(masked.as_bytes());
-        Some(Self { said, masked, hash })
-    }
-
-    #[inline]
-    fn is(&self, value: &AnyValueView<'_>) -> bool {
-        matches!(value, AnyValueView::String(bytes) if !bytes.is_empty() && *bytes == self.said)
-    }
-}
-
-/// Hashes of a tool and its server, and the word of the team that owns it.
-type TeamOf = ((u64, u64), u16);
-
-#[derive(Clone, Copy)]
-struct OriginKeys {
-    tenant: u16,
-    service_name: u16,
-    service_version: u16,
-    environment: u16,
 }
 
 /// Attributes by which samplers say how many spans one stands for.
@@ -672,33 +609,19 @@ impl Recogniser {
         }
         word!(CircuitState, circuit_state);
         word!(SideEffect, side_effect);
-        let mut text = |field: Field, column: &mut TextColumn, last: Option<&mut LastText<'a>>| {
-            let Some(value) = get(field) else { return 0 };
-            let mut new = None;
-            let last = match last {
-                Some(last) if last.is(value) => last,
-                last => {
-                    let Some(text) = LastText::of(value, &mut bad) else { return 0 };
-                    match last {
-                        Some(last) => {
-                            *last = text;
-                            last
-                        }
-                        None => new.insert(text),
-                    }
-                }
-            };
-            column.set(row, &last.masked);
-            text_bytes += last.masked.len();
-            last.hash
+        let mut text = |field: Field, column: &mut TextColumn, last: &mut LastText<'a>| {
+            let Some(text) = get(field).and_then(|value| last.read(value, &mut bad)) else { return 0 };
+            column.set(row, &text.masked);
+            text_bytes += text.masked.len();
+            text.hash
         };
-        let session = text(Field::SessionId, &mut columns.session_id, Some(&mut origin.last_session));
+        let session = text(Field::SessionId, &mut columns.session_id, &mut origin.last_session);
         if session == 0 {
             // Relatives do not take it, and the row itself takes one that they say instead.
-            text(Field::TransportSessionId, &mut columns.session_id, None);
+            text(Field::TransportSessionId, &mut columns.session_id, &mut LastText::default());
         }
-        let user = text(Field::UserId, &mut columns.user_id, Some(&mut origin.last_user));
-        let call_id = text(Field::CallId, &mut columns.call_id, None);
+        let user = text(Field::UserId, &mut columns.user_id, &mut origin.last_user);
+        let call_id = text(Field::CallId, &mut columns.call_id, &mut LastText::default());
         macro_rules! number {
             ($field:ident, $column:ident) => {
                 if let Some(count) = get(Field::$field).and_then(|value| value::count(*value, &mut bad)) {
@@ -830,75 +753,6 @@ impl Recogniser {
             threshold: said.threshold,
         };
         sink.row(group, facts);
-    }
-}
-
-impl<'a> Origin<'a, '_> {
-    /// The identity of the row that a span may become, if it has ids.
-    #[inline]
-    fn row_id(&self, span: &SpanView<'a>) -> Option<RowId> {
-        let mut identity = [0; 24];
-        identity[..16].copy_from_slice(TraceId::from_slice(span.trace_id)?.as_bytes());
-        identity[16..].copy_from_slice(SpanId::from_slice(span.span_id)?.as_bytes());
-        Some(RowId::from_bytes(xxh3_128_with_seed(&identity, self.tenant_seed).to_be_bytes()))
-    }
-
-    fn begin_scope(&mut self, name: &'a [u8]) {
-        self.scope_name = name;
-        self.source = if name.is_empty() { 0 } else { hash_of(name) };
-    }
-
-    fn keys(&mut self, block: u64, columns: &mut CallColumns) -> OriginKeys {
-        if let Some((of_block, keys)) = self.keys
-            && of_block == block
-        {
-            return keys;
-        }
-        let keys = OriginKeys {
-            tenant: columns.tenant.key(self.frame.tenant),
-            service_name: self.service_name.as_deref().map_or(NULL_WORD, |word| columns.service_name.key(word)),
-            service_version: self
-                .service_version
-                .as_deref()
-                .map_or(NULL_WORD, |word| columns.service_version.key(word)),
-            environment: self.environment.as_deref().map_or(NULL_WORD, |word| columns.environment.key(word)),
-        };
-        self.keys = Some((block, keys));
-        keys
-    }
-}
-
-/// Tools of one origin whose teams are kept.
-const TEAMS_MAX: usize = 64;
-
-impl Origin<'_, '_> {
-    /// The team that owns a tool of this service, given the hashes of server and tool and what tells them; a word of this block.
-    fn team(
-        &mut self,
-        block: u64,
-        hashes: (u64, u64),
-        told: [Option<&AnyValueView<'_>>; 2],
-        columns: &mut CallColumns,
-    ) -> u16 {
-        let Some(ownership) = &self.ownership else { return NULL_WORD };
-        let (of_block, teams) = &mut self.teams;
-        if *of_block != block || teams.len() >= TEAMS_MAX {
-            *of_block = block;
-            teams.clear();
-        }
-        if let Some((_, team)) = teams.iter().find(|(known, _)| *known == hashes) {
-            return *team;
-        }
-        let [server, tool] = told.map(|value| {
-            // What cannot be read was counted when the name itself was.
-            value
-                .and_then(|value| value::text(value, WORD_BYTES_MAX, &mut 0))
-                .map(|text| failure::mask(text).into_owned())
-        });
-        let owner = ownership.owner(self.service_name.as_deref(), server.as_deref(), tool.as_deref());
-        let team = owner.map_or(NULL_WORD, |owner| columns.team.key(&owner.team));
-        teams.push((hashes, team));
-        team
     }
 }
 
