@@ -31,32 +31,25 @@ use crate::spans::{SpanOf, export};
 use crate::threads::{AT_US, LIMIT, Set, rows};
 use crate::{each, runs};
 
-/// The same calls counted in both ways, 99 %.
-const SLOS: &str = "
+/// The calls of one tool, 99 %, counted in this way.
+fn slo(name: &str, mode: &str) -> String {
+    format!(
+        "---
 apiVersion: openslo/v1
 kind: SLO
-metadata: {name: attempts, annotations: {toolgauge/mode: attempt}}
+metadata: {{name: {name}, annotations: {{toolgauge/mode: {mode}}}}}
 spec:
   service: shop
-  indicator: {spec: {ratioMetric: {
-    good: {metricSource: {type: toolgauge, spec: {where: outcome = 'ok'}}},
-    total: {metricSource: {type: toolgauge, spec: {where: tool_name = 'search'}}}}}}
-  timeWindow: [{duration: 30d, isRolling: true}]
+  indicator: {{spec: {{ratioMetric: {{
+    good: {{metricSource: {{type: toolgauge, spec: {{where: outcome = 'ok'}}}}}},
+    total: {{metricSource: {{type: toolgauge, spec: {{where: tool_name = 'search'}}}}}}}}}}}}
+  timeWindow: [{{duration: 30d, isRolling: true}}]
   budgetingMethod: Occurrences
-  objectives: [{target: 0.99}]
----
-apiVersion: openslo/v1
-kind: SLO
-metadata: {name: calls, annotations: {toolgauge/mode: logical}}
-spec:
-  service: shop
-  indicator: {spec: {ratioMetric: {
-    good: {metricSource: {type: toolgauge, spec: {where: outcome = 'ok'}}},
-    total: {metricSource: {type: toolgauge, spec: {where: tool_name = 'search'}}}}}}
-  timeWindow: [{duration: 30d, isRolling: true}]
-  budgetingMethod: Occurrences
-  objectives: [{target: 0.99}]
-";
+  objectives: [{{target: 0.99}}]
+"
+    )
+}
+
 /// An export every so often, with so many calls, of which those of some steps fail.
 const STEP_US: i64 = 20_000_000;
 const STEPS: u64 = 40;
@@ -352,7 +345,7 @@ fn written(lake: &Arc<dyn Lake>) -> BTreeMap<String, Vec<(String, Option<String>
 
 fn life(seed: u64, folder: &Path) {
     let slos = folder.join(format!("{seed}.yaml"));
-    std::fs::write(&slos, SLOS).unwrap();
+    std::fs::write(&slos, [slo("attempts", "attempt"), slo("calls", "logical")].concat()).unwrap();
     let mut world = World {
         clock: Arc::new(Set::at(AT_US)),
         slos,
