@@ -17,7 +17,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use goals::Goals;
-use load::{Template, send, serve};
+use load::{Template, client, send, serve};
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -44,8 +44,7 @@ struct Turn {
 }
 
 fn counters(http: SocketAddr) -> Fallible<serde_json::Value> {
-    let status: serde_json::Value = ureq::get(format!("http://{http}/api/v1/status")).call()?.body_mut().read_json()?;
-    Ok(status["ingest"].clone())
+    Ok(client::json(http, "/api/v1/status")?["ingest"].take())
 }
 
 async fn turn(

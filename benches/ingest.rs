@@ -13,6 +13,7 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
 mod goals;
+#[expect(dead_code, reason = "shared with the other benchmarks")]
 mod load;
 
 use std::net::SocketAddr;
@@ -40,7 +41,7 @@ fn main() -> Fallible<()> {
 }
 
 fn status(http: SocketAddr) -> Fallible<serde_json::Value> {
-    Ok(ureq::get(format!("http://{http}/api/v1/status")).call()?.body_mut().read_json()?)
+    load::client::json(http, "/api/v1/status")
 }
 
 fn folder_bytes(path: &Path) -> u64 {

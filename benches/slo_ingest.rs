@@ -6,13 +6,13 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use load::{Template, send, serve};
+use load::client::json;
+use load::{Template, send, serve, slos, until};
 
 #[expect(dead_code, reason = "shared with the other benchmarks")]
 mod load;
@@ -25,8 +25,6 @@ const PARALLEL: usize = 16;
 const SLOS: [usize; 3] = [0, 100, 10_000];
 /// How often each has its turn.
 const TURNS: usize = 3;
-/// Documents in a file.
-const DOCUMENTS: usize = 500;
 /// Longest wait for the server to evaluate all SLOs, and to commit all rows.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -46,44 +44,6 @@ fn total(number: usize) -> String {
     }
 }
 
-fn write_slos(folder: &Path, count: usize) -> Fallible<()> {
-    std::fs::create_dir_all(folder)?;
-    let numbers: Vec<usize> = (0..count).collect();
-    for (file, numbers) in numbers.chunks(DOCUMENTS).enumerate() {
-        let mut text = String::new();
-        for number in numbers {
-            let source =
-                |condition: &str| format!("{{metricSource: {{type: toolgauge, spec: {{where: \"{condition}\"}}}}}}");
-            write!(
-                text,
-                "---\napiVersion: openslo/v1\nkind: SLO\nmetadata: {{name: slo-{number}}}\nspec:\n  service: load\n  indicator:\n    \
-                 metadata: {{name: sli-{number}}}\n    spec:\n      ratioMetric:\n        counter: true\n        good: {}\n        total: {}\n  \
-                 timeWindow: [{{duration: 30d, isRolling: true}}]\n  budgetingMethod: Occurrences\n  objectives: [{{target: 0.99}}]\n",
-                source("outcome = 'ok'"),
-                source(&total(*number)),
-            )?;
-        }
-        std::fs::write(folder.join(format!("{file}.yaml")), text)?;
-    }
-    Ok(())
-}
-
-fn get(http: std::net::SocketAddr, path: &str) -> Fallible<serde_json::Value> {
-    // The report of 10,000 SLOs has more than the 10 MB that are read by default.
-    Ok(ureq::get(format!("http://{http}{path}")).call()?.body_mut().with_config().limit(256 << 20).read_json()?)
-}
-
-async fn until(what: &str, mut holds: impl FnMut() -> Fallible<bool>) -> Fallible<()> {
-    let began = Instant::now();
-    while !holds()? {
-        if began.elapsed() > PATIENCE {
-            return Err(format!("{what}: not within {PATIENCE:?}").into());
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    Ok(())
-}
-
 /// Acknowledged and counted spans per CPU-second.
 async fn turn(
     folder: &Path,
@@ -100,16 +60,16 @@ async fn turn(
         environment.push(("TOOLGAUGE_SLO", path.as_str()));
     }
     let (process, grpc, http) = serve(&data, &environment)?;
-    until("all SLOs are evaluated", || {
+    until(PATIENCE, "all SLOs are evaluated", || {
         // Before the first evaluation there is no answer.
-        let found = get(http, "/api/v1/slos").unwrap_or_default();
+        let found = json(http, "/api/v1/slos").unwrap_or_default();
         Ok(slos == 0 || found["slos"].as_array().is_some_and(|found| found.len() >= slos))
     })
     .await?;
     let before = process.cpu_seconds();
     let sent = send(grpc, template, numbers, time, PARALLEL, None).await?;
-    until("all rows are committed", || {
-        let status = get(http, "/api/v1/status")?;
+    until(PATIENCE, "all rows are committed", || {
+        let status = json(http, "/api/v1/status")?;
         let ingest = &status["ingest"];
         Ok(ingest["live_rows"] == 0 && ingest["wal_visible"] == ingest["wal_synced"])
     })
@@ -130,8 +90,8 @@ fn main() -> Fallible<()> {
     let parent = std::env::current_dir()?.join("target-bench");
     std::fs::create_dir_all(&parent)?;
     let folder = tempfile::tempdir_in(parent)?;
-    for slos in SLOS {
-        write_slos(&folder.path().join(format!("slos-{slos}")), slos)?;
+    for count in SLOS {
+        slos::write(&folder.path().join(format!("slos-{count}")), count, "", total)?;
     }
     let mut rates = [const { Vec::new() }; SLOS.len()];
     for _ in 0..TURNS {

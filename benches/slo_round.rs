@@ -5,7 +5,6 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 
-use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -28,6 +27,9 @@ use toolgauge_queries::engine::Settings;
 use toolgauge_queries::evaluate::{EvaluateSettings, Evaluator};
 use toolgauge_queries::notify::{Notifier, Targets};
 use toolgauge_queries::tables;
+
+#[path = "load/slos.rs"]
+mod documents;
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -181,26 +183,13 @@ impl Clock for StillClock {
     }
 }
 
-fn write_slos(file: &Path, count: usize) -> Fallible<()> {
-    let mut text = String::new();
-    for number in 0..count as u64 {
-        let total = match number % 10 {
-            0..7 => format!("kind = 'tool' AND tool_name = 'tool-{}'", number % TOOLS),
-            7..9 => format!("kind = 'tool' AND service_name = 'service-{}'", number % SERVICES),
-            _ => format!("kind = 'tool' AND duration_ns > {number}"),
-        };
-        let source =
-            |condition: &str| format!("{{metricSource: {{type: toolgauge, spec: {{where: \"{condition}\"}}}}}}");
-        write!(
-            text,
-            "---\napiVersion: openslo/v1\nkind: SLO\nmetadata: {{name: slo-{number}}}\nspec:\n  service: load\n  indicator:\n    \
-             metadata: {{name: sli-{number}}}\n    spec:\n      ratioMetric:\n        good: {}\n        total: {}\n  \
-             timeWindow: [{{duration: 30d, isRolling: true}}]\n  budgetingMethod: Occurrences\n  objectives: [{{target: 0.99}}]\n",
-            source("outcome = 'ok'"),
-            source(&total),
-        )?;
+/// The condition of an SLO.
+fn total(number: usize) -> String {
+    match number as u64 {
+        number if number % 10 < 7 => format!("kind = 'tool' AND tool_name = 'tool-{}'", number % TOOLS),
+        number if number % 10 < 9 => format!("kind = 'tool' AND service_name = 'service-{}'", number % SERVICES),
+        number => format!("kind = 'tool' AND duration_ns > {number}"),
     }
-    Ok(std::fs::write(file, text)?)
 }
 
 /// Waits for something to hold.
@@ -217,10 +206,10 @@ fn until(what: &str, holds: impl Fn() -> bool) -> Fallible<()> {
 
 /// Microseconds of a round of so many SLOs, and how many alerts fire.
 fn round(folder: &Path, lake: &Arc<Still>, slos: usize, runtime: &tokio::runtime::Runtime) -> Fallible<(f64, usize)> {
-    let file = folder.join(format!("{slos}.yaml"));
-    write_slos(&file, slos)?;
+    let files = folder.join(slos.to_string());
+    documents::write(&files, slos, "", total)?;
     let settings = EvaluateSettings {
-        slos: vec![file],
+        slos: vec![files],
         interval: Duration::from_millis(1),
         // They have benchmarks of their own.
         flush_interval: Duration::from_secs(3_600),

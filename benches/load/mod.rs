@@ -1,7 +1,9 @@
 //! The load that benchmarks send: exports of 512 tool-call spans of about 450 bytes with 10 attributes, five to a trace,
 //! every id unique; and the processes they send it to.
 
+pub(crate) mod client;
 pub(crate) mod null;
+pub(crate) mod slos;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -337,4 +339,20 @@ pub(crate) fn serve(
     // The last line; a closed pipe would end the server.
     lines.next().ok_or("no data folder")??;
     Ok((process, grpc, http))
+}
+
+/// Waits for something to hold.
+pub(crate) async fn until(
+    patience: Duration,
+    what: &str,
+    mut holds: impl FnMut() -> Result<bool, Box<dyn std::error::Error>>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let began = Instant::now();
+    while !holds()? {
+        if began.elapsed() > patience {
+            return Err(format!("{what}: not within {patience:?}").into());
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(())
 }

@@ -17,13 +17,14 @@ mod rules;
 mod theirs;
 mod traffic;
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use load::{Process, serve};
+use load::client::{json, text};
+use load::slos::{self, TARGET};
+use load::{Process, serve, until};
 use toolgauge_proto::api::slo::SloDetail;
 use traffic::Traffic;
 
@@ -31,34 +32,10 @@ pub(crate) type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
 const SLOS: usize = 1_000;
 const SECONDS: u64 = 60;
-/// Of all SLOs.
-pub(crate) const TARGET: f64 = 0.99;
 /// Longest wait for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
-/// Documents in a file.
-const DOCUMENTS: usize = 500;
 /// Both must find the same share of failures over three days, or they do not do the same work.
 const AGREE: f64 = 0.05;
-
-pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> Fallible<bool>) -> Fallible<()> {
-    let began = Instant::now();
-    while !holds()? {
-        if began.elapsed() > PATIENCE {
-            return Err(format!("{what}: not within {PATIENCE:?}").into());
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    Ok(())
-}
-
-pub(crate) fn text(address: SocketAddr, path: &str) -> Fallible<String> {
-    Ok(ureq::get(format!("http://{address}{path}"))
-        .call()?
-        .body_mut()
-        .with_config()
-        .limit(256 << 20)
-        .read_to_string()?)
-}
 
 /// The sum of all series of this name in Prometheus' text format.
 pub(crate) fn metric(text: &str, name: &str) -> f64 {
@@ -72,31 +49,6 @@ pub(crate) struct Side {
     pub(crate) rounds: f64,
     /// Share of failures of one SLO over three days.
     pub(crate) failures: f64,
-}
-
-fn write_slos(folder: &Path, slos: usize) -> Fallible<()> {
-    std::fs::create_dir_all(folder)?;
-    let numbers: Vec<usize> = (0..slos).collect();
-    for (file, numbers) in numbers.chunks(DOCUMENTS).enumerate() {
-        let mut text = String::new();
-        for number in numbers {
-            write!(
-                text,
-                "---\napiVersion: openslo/v1\nkind: SLO\nmetadata:\n  name: slo-{number}\n  annotations: {{toolgauge/mode: attempt}}\nspec:\n  \
-                 service: load\n  indicator:\n    spec:\n      ratioMetric:\n        good: {{metricSource: {{type: toolgauge, spec: \
-                 {{where: \"outcome = 'ok'\"}}}}}}\n        total: {{metricSource: {{type: toolgauge, spec: {{where: \
-                 \"kind = 'tool' AND tool_name = '{}'\"}}}}}}\n  timeWindow: [{{duration: 30d, isRolling: true}}]\n  \
-                 budgetingMethod: Occurrences\n  objectives: [{{target: {TARGET}}}]\n",
-                traffic::tool(*number),
-            )?;
-        }
-        std::fs::write(folder.join(format!("{file}.yaml")), text)?;
-    }
-    Ok(())
-}
-
-fn json(http: SocketAddr, path: &str) -> Fallible<serde_json::Value> {
-    Ok(serde_json::from_str(&text(http, path)?)?)
 }
 
 /// A server of ours that has the history.
@@ -117,13 +69,15 @@ async fn ours_started(
 /// Ours, with SLOs and without.
 async fn ours(folder: &Path, traffic: &Traffic, time: Duration) -> Fallible<Side> {
     let slos = folder.join("slos");
-    write_slos(&slos, traffic.tools())?;
+    slos::write(&slos, traffic.tools(), "toolgauge/mode: attempt", |number| {
+        format!("kind = 'tool' AND tool_name = '{}'", traffic::tool(number))
+    })?;
     let (with, with_grpc, with_http) = ours_started(folder, "with", Some(&slos), traffic).await?;
     let (without, without_grpc, without_http) = ours_started(folder, "without", None, traffic).await?;
     // From here on, calls come in until both have been measured; so the log of both goes on, and what was sent settles.
     let live = tokio::spawn(traffic.clone().go_on([with_grpc, without_grpc]));
     for http in [with_http, without_http] {
-        until("the history is settled and committed", || {
+        until(PATIENCE, "the history is settled and committed", || {
             let ingest = json(http, "/api/v1/status")?["ingest"].take();
             let committed = ingest["counters"]["toolgauge_calls_total"].as_f64().unwrap_or_default()
                 - ingest["live_rows"].as_f64().unwrap_or_default();
@@ -131,7 +85,7 @@ async fn ours(folder: &Path, traffic: &Traffic, time: Duration) -> Fallible<Side
         })
         .await?;
     }
-    until("all SLOs are evaluated", || {
+    until(PATIENCE, "all SLOs are evaluated", || {
         let slos = json(with_http, "/api/v1/slos").unwrap_or_default()["slos"].take();
         let evaluated = |slo: &serde_json::Value| slo["total"].as_f64().is_some_and(|total| total > 0.0);
         Ok(slos.as_array().is_some_and(|slos| slos.len() >= traffic.tools() && slos.iter().all(evaluated)))

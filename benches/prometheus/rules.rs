@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{TARGET, traffic};
+use super::load::slos::TARGET;
+use super::traffic;
 
 pub(crate) const PER_SLO: usize = 17;
 /// Groups of an SLO.

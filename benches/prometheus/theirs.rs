@@ -8,9 +8,10 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::load::Process;
+use super::load::client::{json, text};
+use super::load::{Process, until};
 use super::traffic::{self, STEPS, Traffic, now_s};
-use super::{Fallible, Side, metric, rules, text, until};
+use super::{Fallible, PATIENCE, Side, metric, rules};
 
 /// Between two samples of the target.
 const SCRAPE_S: u64 = 15;
@@ -168,7 +169,10 @@ pub(crate) async fn measure(folder: &Path, traffic: &Arc<Traffic>, time: Duratio
     let groups = (rules::GROUPS * traffic.tools()) as f64;
     for (address, wanted) in [(without_address, 0.0), (with_address, 2.0 * groups)] {
         // The first round of each group finds nothing of the others.
-        until("Prometheus evaluates", || Ok(cpu_and_iterations(address).is_ok_and(|(_, done)| done >= wanted))).await?;
+        until(PATIENCE, "Prometheus evaluates", || {
+            Ok(cpu_and_iterations(address).is_ok_and(|(_, done)| done >= wanted))
+        })
+        .await?;
     }
     let first = [cpu_and_iterations(with_address)?, cpu_and_iterations(without_address)?];
     tokio::time::sleep(time).await;
@@ -176,7 +180,7 @@ pub(crate) async fn measure(folder: &Path, traffic: &Arc<Traffic>, time: Duratio
     let cpu = [0, 1].map(|at: usize| last[at].0 - first[at].0);
     let rounds = (last[0].1 - first[0].1) / groups;
     let query = "/api/v1/query?query=slo:sli_error:ratio_rate3d%7Bsloth_slo%3D%22slo-7%22%7D";
-    let answer: serde_json::Value = serde_json::from_str(&text(with_address, query)?)?;
+    let answer = json(with_address, query)?;
     let failures =
         answer["data"]["result"][0]["value"][1].as_str().and_then(|value| value.parse().ok()).unwrap_or(f64::NAN);
     let missed = metric(&text(with_address, "/metrics")?, "prometheus_rule_group_iterations_missed_total");
