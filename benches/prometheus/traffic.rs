@@ -1,7 +1,7 @@
 //! The calls that both sides know: of each tool one every [`STEP_S`] in the history, one a second after it.
 
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -11,6 +11,7 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Sta
 use prost::Message as _;
 use tonic::client::Grpc;
 use tonic::transport::Endpoint;
+use toolgauge_proto::time::{Clock as _, SystemClock};
 
 use super::Fallible;
 use super::load::{EXPORT_PATH, RawCodec};
@@ -30,7 +31,7 @@ pub(crate) fn tool(number: usize) -> String {
 
 /// Seconds since 1970.
 pub(crate) fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemClock.now().0.unsigned_abs() / 1_000_000
 }
 
 /// See the module. Calls are numbered for each tool, from 0.
