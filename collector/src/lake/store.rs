@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::DateTime;
 use futures::stream::{self, BoxStream, StreamExt as _};
-use object_store::path::Path;
+use object_store::path::{Path, PathPart};
 use object_store::{
     Attributes, CopyMode, CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
     ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
@@ -145,13 +145,18 @@ impl FsStore {
 
     /// Paths of all objects below a prefix, in their order.
     pub(crate) fn walk(&self, prefix: &Path) -> io::Result<Vec<Path>> {
+        self.walk_after(prefix, None)
+    }
+
+    /// Paths of the objects below a prefix that come after this one.
+    fn walk_after(&self, prefix: &Path, after: Option<&Path>) -> io::Result<Vec<Path>> {
         let mut found = Vec::new();
-        self.walk_into(prefix, &mut found)?;
+        self.walk_into(prefix, after, &mut found)?;
         found.sort_unstable();
         Ok(found)
     }
 
-    fn walk_into(&self, prefix: &Path, found: &mut Vec<Path>) -> io::Result<()> {
+    fn walk_into(&self, prefix: &Path, after: Option<&Path>, found: &mut Vec<Path>) -> io::Result<()> {
         let entries = match self.fs.list_dir(&self.file(prefix)) {
             Ok(entries) => entries,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
@@ -159,11 +164,18 @@ impl FsStore {
             }
             Err(error) => return Err(error),
         };
+        // A path costs far more than a name, and a refresh asks for the few that are new of a long log.
+        let after_name = after.and_then(|after| after.prefix_match(prefix)?.next());
+        let after_name = after_name.as_ref().map(PathPart::as_ref);
         for entry in entries {
+            let is_before = |after| PathPart::from(entry.name.as_str()).as_ref() < after;
+            if !entry.is_dir && after_name.is_some_and(is_before) {
+                continue;
+            }
             let path = prefix.clone().join(entry.name.as_str());
             if entry.is_dir {
-                self.walk_into(&path, found)?;
-            } else if !entry.name.contains(STAGING) {
+                self.walk_into(&path, after, found)?;
+            } else if !entry.name.contains(STAGING) && after.is_none_or(|after| &path > after) {
                 found.push(path);
             }
         }
@@ -221,8 +233,7 @@ impl FsStore {
     async fn list_all(&self, prefix: Path, after: Option<Path>) -> Result<Vec<Result<ObjectMeta>>> {
         let at = prefix.clone();
         self.blocking(&at, move |store| {
-            let mut paths = store.walk(&prefix)?;
-            paths.retain(|path| after.as_ref().is_none_or(|after| path > after));
+            let paths = store.walk_after(&prefix, after.as_ref())?;
             let metas = paths.iter().map(|path| store.meta(path).map_err(|error| failed(path, error)));
             // A file may be removed between the listing and the look at it.
             Ok(metas.filter(|meta| !matches!(meta, Err(Error::NotFound { .. }))).collect())
