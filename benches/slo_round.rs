@@ -5,6 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -48,11 +49,10 @@ fn mix(n: u64) -> u64 {
     (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31).wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
 
-/// Live rows with these columns; the others are null.
-fn batch_of(table: Table, given: &[(&str, ArrayRef)]) -> Fallible<RecordBatch> {
+/// Rows with these columns; the others are null.
+fn batch_of(schema: &Schema, given: &[(&str, ArrayRef)]) -> Fallible<RecordBatch> {
     let rows = given.first().map_or(0, |(_, column)| column.len());
-    let (fields, columns): (Vec<Field>, Vec<ArrayRef>) = table
-        .live_schema()
+    let (fields, columns): (Vec<Field>, Vec<ArrayRef>) = schema
         .fields()
         .iter()
         .map(|field| {
@@ -98,22 +98,21 @@ fn calls() -> Fallible<RecordBatch> {
         ("final", all),
         ("weight", Arc::new(weights)),
     ];
-    batch_of(Table::Calls, &given)
+    batch_of(&Table::Calls.live_schema(), &given)
 }
 
-/// Every minute of a day has exports of every service.
-fn arrivals() -> Fallible<RecordBatch> {
-    let keys: Vec<(i64, u64)> = (0..=24 * 60)
-        .flat_map(|minute| (0..SERVICES).map(move |service| (NOW - minute * MINUTE_MICROS, service)))
-        .collect();
+/// Every one of these minutes ago has exports of every service.
+fn arrivals(schema: &Schema, ago: Range<i64>) -> Fallible<RecordBatch> {
+    let keys: Vec<(i64, u64)> =
+        ago.flat_map(|minute| (0..SERVICES).map(move |service| (NOW - minute * MINUTE_MICROS, service))).collect();
     let minutes = TimestampMicrosecondArray::from_iter_values(keys.iter().map(|(minute, _)| *minute));
     let services: StringArray = keys.iter().map(|(_, service)| Some(format!("service-{service}"))).collect();
     let given: [(&str, ArrayRef); 2] =
         [("minute", Arc::new(minutes.with_timezone("UTC"))), ("service_name", Arc::new(services))];
-    batch_of(Table::Arrivals, &given)
+    batch_of(schema, &given)
 }
 
-/// A lake in which everything is live, and nothing comes.
+/// A lake in which the last two minutes are live, with arrivals of a day before them, and nothing comes.
 #[derive(Debug)]
 struct Still(Arc<View>);
 
@@ -121,9 +120,17 @@ impl Still {
     fn new() -> Fallible<Self> {
         let mut live = [const { Vec::new() }; Table::ALL.len()];
         live[Table::Calls as usize].push(calls()?);
-        live[Table::Arrivals as usize].push(arrivals()?);
-        let empty = |table: Table| MemTable::try_new(table.schema(), vec![Vec::new()]);
-        let committed: Vec<MemTable> = Table::ALL.into_iter().map(empty).collect::<Result<_, _>>()?;
+        live[Table::Arrivals as usize].push(arrivals(&Table::Arrivals.live_schema(), 0..2)?);
+        let committed = |table: Table| {
+            Ok(match table {
+                Table::Arrivals => {
+                    let day = arrivals(&table.schema(), 2..24 * 60)?;
+                    MemTable::try_new(day.schema(), vec![vec![day]])?
+                }
+                _ => MemTable::try_new(table.schema(), vec![Vec::new()])?,
+            })
+        };
+        let committed: Vec<MemTable> = Table::ALL.into_iter().map(committed).collect::<Fallible<_>>()?;
         let mut committed = committed.into_iter();
         let tables = live.map(|live| {
             let committed = committed.next().unwrap_or_else(|| unreachable!("there is one for each table"));
@@ -207,7 +214,7 @@ fn until(what: &str, holds: impl Fn() -> bool) -> Fallible<()> {
 /// Microseconds of a round of so many SLOs, and how many alerts fire.
 fn round(folder: &Path, lake: &Arc<Still>, slos: usize, runtime: &tokio::runtime::Runtime) -> Fallible<(f64, usize)> {
     let files = folder.join(slos.to_string());
-    documents::write(&files, slos, "", total)?;
+    documents::write(&files, slos, 0.99, "", total)?;
     let settings = EvaluateSettings {
         slos: vec![files],
         interval: Duration::from_millis(1),

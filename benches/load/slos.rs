@@ -5,13 +5,12 @@ use std::path::Path;
 
 /// Documents in a file.
 const DOCUMENTS: usize = 500;
-/// Of all SLOs.
-pub(crate) const TARGET: f64 = 0.99;
 
 /// Writes `slo-0`, `slo-1`... of the service `load` into a folder. Each counts successes among the calls of its condition.
 pub(crate) fn write(
     folder: &Path,
     count: usize,
+    target: f64,
     annotations: &str,
     total: impl Fn(usize) -> String,
 ) -> Result<(), Box<dyn std::error::Error>> {
@@ -25,7 +24,7 @@ pub(crate) fn write(
                 text,
                 "---\napiVersion: openslo/v1\nkind: SLO\nmetadata: {{name: slo-{number}, annotations: {{{annotations}}}}}\nspec:\n  service: \
                  load\n  indicator:\n    metadata: {{name: sli-{number}}}\n    spec:\n      ratioMetric:\n        good: {}\n        total: {}\n  \
-                 timeWindow: [{{duration: 30d, isRolling: true}}]\n  budgetingMethod: Occurrences\n  objectives: [{{target: {TARGET}}}]\n",
+                 timeWindow: [{{duration: 30d, isRolling: true}}]\n  budgetingMethod: Occurrences\n  objectives: [{{target: {target}}}]\n",
                 source("outcome = 'ok'"),
                 source(&total(*number)),
             )?;

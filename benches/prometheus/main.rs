@@ -23,13 +23,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use load::client::{json, text};
-use load::slos::{self, TARGET};
+use load::slos;
 use load::{Process, serve, until};
 use toolgauge_proto::api::slo::SloDetail;
 use traffic::Traffic;
 
 pub(crate) type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
+/// Of all SLOs.
+const TARGET: f64 = 0.99;
 const SLOS: usize = 1_000;
 const SECONDS: u64 = 60;
 /// Longest wait for anything.
@@ -69,7 +71,7 @@ async fn ours_started(
 /// Ours, with SLOs and without.
 async fn ours(folder: &Path, traffic: &Traffic, time: Duration) -> Fallible<Side> {
     let slos = folder.join("slos");
-    slos::write(&slos, traffic.tools(), "toolgauge/mode: attempt", |number| {
+    slos::write(&slos, traffic.tools(), TARGET, "toolgauge/mode: attempt", |number| {
         format!("kind = 'tool' AND tool_name = '{}'", traffic::tool(number))
     })?;
     let (with, with_grpc, with_http) = ours_started(folder, "with", Some(&slos), traffic).await?;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::load::slos::TARGET;
+use super::TARGET;
 use super::traffic;
 
 pub(crate) const PER_SLO: usize = 17;

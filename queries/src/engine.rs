@@ -53,7 +53,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-pub use condition::{CONDITION_OPERATORS_MAX, Condition};
+pub use condition::{CONDITION_OPERATORS_MAX, Condition, Conjunct};
 pub use error::Error;
 pub use null_safe::null_safe;
 pub use statement::{BYTES_MAX as STATEMENT_BYTES_MAX, LITERALS_MAX, NESTING_MAX, OPERATORS_MAX, WORDS_MAX};

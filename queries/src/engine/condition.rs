@@ -5,6 +5,7 @@
 //! It is a SQL boolean expression over the columns of a schema, with the meaning that it has in a statement. It is refused if its
 //! value could depend on anything but the row: no subqueries, aggregates, windows or parameters, no functions such as `now()`.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::{Array, BooleanArray, BooleanBuilder, RecordBatch};
@@ -25,9 +26,31 @@ pub const CONDITION_OPERATORS_MAX: usize = 200;
 /// A condition that was checked and compiled.
 #[derive(Debug, Clone)]
 pub struct Condition {
+    whole: Conjunct,
+    conjuncts: Vec<Conjunct>,
+    fixed: Vec<(String, String)>,
+}
+
+/// One of the conditions that a condition joins by `AND`; those are equal that are written alike.
+#[derive(Debug, Clone)]
+pub struct Conjunct {
     expr: Arc<dyn PhysicalExpr>,
     columns: Vec<String>,
-    fixed: Vec<(String, String)>,
+    fixed: Option<(String, String)>,
+}
+
+impl PartialEq for Conjunct {
+    fn eq(&self, other: &Self) -> bool {
+        *self.expr == *other.expr
+    }
+}
+
+impl Eq for Conjunct {}
+
+impl Hash for Conjunct {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.expr.hash(state);
+    }
 }
 
 impl Condition {
@@ -44,16 +67,21 @@ impl Condition {
         if data_type != DataType::Boolean {
             return Err(Error::Invalid(format!("it gives {data_type}, not true or false")));
         }
-        let mut columns: Vec<String> = expr.column_refs().into_iter().map(|column| column.name.clone()).collect();
-        columns.sort_unstable();
-        let fixed = split_conjunction(&expr).into_iter().filter_map(fixed).collect();
-        Ok(Self { expr: state.create_physical_expr(expr, &schema)?, columns, fixed })
+        let compiled = |expr: &Expr| {
+            let mut columns: Vec<String> = expr.column_refs().into_iter().map(|column| column.name.clone()).collect();
+            columns.sort_unstable();
+            let fixed = fixed(expr);
+            Ok::<_, Error>(Conjunct { expr: state.create_physical_expr(expr.clone(), &schema)?, columns, fixed })
+        };
+        let conjuncts: Vec<Conjunct> = split_conjunction(&expr).into_iter().map(compiled).collect::<Result<_, _>>()?;
+        let fixed = conjuncts.iter().filter_map(|conjunct| conjunct.fixed.clone()).collect();
+        Ok(Self { whole: compiled(&expr)?, conjuncts, fixed })
     }
 
     /// The columns that it reads, in order of their names.
     #[must_use]
     pub fn columns(&self) -> &[String] {
-        &self.columns
+        &self.whole.columns
     }
 
     /// The columns of text that have one value, and which, in every row for which the condition is true.
@@ -62,13 +90,41 @@ impl Condition {
         &self.fixed
     }
 
-    /// The same condition for rows of another schema, in which its columns have the same types but other places.
+    /// The conditions that it joins by `AND`: it is true where all of them are, false where one is, else null.
+    #[must_use]
+    pub fn conjuncts(&self) -> &[Conjunct] {
+        &self.conjuncts
+    }
+
+    /// The same condition as one, for rows of another schema, in which its columns have the same types but other places.
+    ///
+    /// # Errors
+    /// If a column is missing.
+    pub fn for_schema(&self, schema: &SchemaRef) -> Result<Conjunct, Error> {
+        self.whole.for_schema(schema)
+    }
+}
+
+impl Conjunct {
+    /// The columns that it reads, in order of their names.
+    #[must_use]
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    /// The column of text that has one value, and which, in every row for which it is true.
+    #[must_use]
+    pub fn fixed(&self) -> Option<(&str, &str)> {
+        self.fixed.as_ref().map(|(column, text)| (column.as_str(), text.as_str()))
+    }
+
+    /// See [`Condition::for_schema`].
     ///
     /// # Errors
     /// If a column is missing.
     pub fn for_schema(&self, schema: &SchemaRef) -> Result<Self, Error> {
         let expr = reassign_expr_columns(Arc::clone(&self.expr), schema)?;
-        Ok(Self { expr, columns: self.columns.clone(), fixed: self.fixed.clone() })
+        Ok(Self { expr, ..self.clone() })
     }
 
     /// Its value for each row. Of a row for which it cannot be computed, as in a division by zero, it is null.

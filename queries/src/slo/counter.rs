@@ -14,34 +14,33 @@
 //! sorted into the combinations that some SLO asks for, and each SLO looks only at the rows of its own. So ten thousand SLOs of a tool each
 //! cost about as much as one of all tools.
 //!
+//! Rows that are alike in minute, service and weight stand next to each other (they nearly always come so), so that an SLO is
+//! counted by bits: its condition gives a bit for each row, and the bits of alike rows are summed at once. What a condition joins by
+//! `AND` is evaluated apart: what the index knows already not at all, and what several SLOs of the same rows say (`outcome = 'ok'`) once.
+//!
 //! Live rows hold words as dictionaries. What expressions read is cast to text first, so that they have the meaning that they have in a
 //! statement over committed rows.
 
+mod bits;
 mod grouped;
+mod part;
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array,
-};
-use arrow::compute::{cast, take};
-use arrow::datatypes::{
-    ArrowDictionaryKeyType, DataType, Decimal128Type, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType,
-    UInt16Type,
-};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{ArrowDictionaryKeyType, DataType, Field, Int64Type, Schema, SchemaRef, UInt16Type};
 use arrow::error::ArrowError;
 use toolgauge_analytics::sli::Counts;
 use toolgauge_analytics::window::Minute;
 use toolgauge_proto::id::WalPosition;
 use toolgauge_proto::table::Table;
-use toolgauge_proto::time::UnixMicros;
 
 use super::definition::{Judged, Mode, Sli};
 use super::group::GroupKey;
-use crate::engine::{Condition, Error};
-use grouped::Groups;
+use crate::engine::{Condition, Conjunct, Error};
+use part::{Batch, Part};
 
 /// An SLI whose expressions are compiled for `calls`.
 #[derive(Debug, Clone)]
@@ -113,9 +112,10 @@ struct Counted {
     mode: Mode,
     /// Whether only counted rows are looked at.
     counted_only: bool,
-    total: Condition,
+    /// Expressions of which all have to be true, by their places.
+    total: Vec<usize>,
     judged: Judged,
-    judge: Condition,
+    judge: Vec<usize>,
     /// The columns that it is grouped by: a place in `group_columns`.
     group: Option<usize>,
 }
@@ -127,15 +127,41 @@ struct FixedColumn {
     codes: HashMap<String, u32>,
 }
 
+/// What is evaluated on rows, for all SLOs that say it.
+#[derive(Debug)]
+struct Expression {
+    conjunct: Conjunct,
+    /// What it reads: a place in `inputs`.
+    input: usize,
+}
+
+/// Columns that some expressions read.
+#[derive(Debug)]
+struct Input {
+    /// Places in `read`.
+    columns: Vec<usize>,
+    schema: SchemaRef,
+}
+
+/// SLOs that look at the same rows.
+#[derive(Debug, Default)]
+struct Alike {
+    /// Their places.
+    slos: Vec<usize>,
+    /// What they read: places in `inputs`.
+    inputs: BTreeSet<usize>,
+    /// How many of them say an expression.
+    said: BTreeMap<usize, usize>,
+}
+
 /// SLOs that fix the same columns.
 #[derive(Debug)]
 struct ColumnSet {
     /// Indices into the fixed columns.
     columns: Vec<usize>,
-    /// By the codes of the columns' values, the SLOs that fix them so: a place in `groups`.
+    /// By the codes of the columns' values, the SLOs that fix them so: a place in `alike`.
     combinations: HashMap<Vec<u32>, usize>,
-    /// SLOs, by their places.
-    groups: Vec<Vec<usize>>,
+    alike: Vec<Alike>,
 }
 
 /// A group, and the least position of its events in the rows that are counted, if it has any in them.
@@ -169,11 +195,12 @@ pub struct Counter {
     slos: Vec<Counted>,
     fixed: Vec<FixedColumn>,
     sets: Vec<ColumnSet>,
+    expressions: Vec<Expression>,
+    inputs: Vec<Input>,
     /// Of the columns of `calls` that expressions read, where they stand there.
     read: Vec<usize>,
     /// The sets of columns that SLOs are grouped by, as they stand there.
     group_columns: Vec<Vec<usize>>,
-    schema: SchemaRef,
 }
 
 impl Counter {
@@ -190,29 +217,63 @@ impl Counter {
     /// # Errors
     /// As [`Counter::new`].
     pub fn grouped<'a>(slos: impl IntoIterator<Item = (&'a CompiledSli, &'a [&'static str])>) -> Result<Self, Error> {
-        let slos: Vec<(&CompiledSli, &[&'static str])> = slos.into_iter().collect();
-        let expressions = slos.iter().flat_map(|(sli, _)| [&sli.total, &sli.judge]);
-        let mut read: Vec<usize> =
-            expressions.flat_map(|expr| expr.columns()).map(|column| Table::Calls.index_of(column)).collect();
-        read.sort_unstable();
-        read.dedup();
-        let fields: Vec<Field> = read.iter().map(|index| Table::Calls.schema().field(*index).clone()).collect();
-        let schema = Arc::new(Schema::new(fields));
-        let mut counter =
-            Self { slos: Vec::new(), fixed: Vec::new(), sets: Vec::new(), read, group_columns: Vec::new(), schema };
+        let mut counter = Self {
+            slos: Vec::new(),
+            fixed: Vec::new(),
+            sets: Vec::new(),
+            expressions: Vec::new(),
+            inputs: Vec::new(),
+            read: Vec::new(),
+            group_columns: Vec::new(),
+        };
+        let mut known = HashMap::new();
         for (place, (sli, columns)) in slos.into_iter().enumerate() {
             let group = counter.group_of(columns);
+            let fixed = sli.fixed();
+            let mut expressions = |condition: &Condition, counter: &mut Self| -> Result<Vec<usize>, Error> {
+                let is_fixed = |conjunct: &&Conjunct| {
+                    let said = conjunct.fixed().map(|(column, text)| (Table::Calls.index_of(column), text));
+                    said.is_some_and(|said| fixed.contains(&said))
+                };
+                let left = condition.conjuncts().iter().filter(|conjunct| !is_fixed(conjunct));
+                left.map(|conjunct| counter.expression(conjunct, &mut known)).collect()
+            };
+            let (total, judge) = (expressions(&sli.total, &mut counter)?, expressions(&sli.judge, &mut counter)?);
             counter.slos.push(Counted {
                 group,
                 mode: sli.sli.mode,
                 counted_only: sli.sli.layer.is_none(),
-                total: sli.total.for_schema(&counter.schema)?,
+                total,
                 judged: sli.sli.judged,
-                judge: sli.judge.for_schema(&counter.schema)?,
+                judge,
             });
-            counter.index(place, &sli.fixed());
+            counter.index(place, &fixed);
         }
         Ok(counter)
+    }
+
+    /// The place of an expression.
+    fn expression(&mut self, conjunct: &Conjunct, known: &mut HashMap<Conjunct, usize>) -> Result<usize, Error> {
+        if let Some(place) = known.get(conjunct) {
+            return Ok(*place);
+        }
+        let input = self.input(conjunct.columns());
+        let conjunct_here = conjunct.for_schema(&self.inputs[input].schema)?;
+        self.expressions.push(Expression { conjunct: conjunct_here, input });
+        known.insert(conjunct.clone(), self.expressions.len() - 1);
+        Ok(self.expressions.len() - 1)
+    }
+
+    /// The place of what reads these columns.
+    fn input(&mut self, columns: &[String]) -> usize {
+        let of_calls: Vec<usize> = columns.iter().map(|column| Table::Calls.index_of(column)).collect();
+        let columns: Vec<usize> = of_calls.iter().map(|index| place_of(&mut self.read, *index)).collect();
+        self.inputs.iter().position(|known| known.columns == columns).unwrap_or_else(|| {
+            let fields = of_calls.iter().map(|index| Table::Calls.schema().field(*index).clone());
+            let schema = Arc::new(Schema::new(fields.collect::<Vec<Field>>()));
+            self.inputs.push(Input { columns, schema });
+            self.inputs.len() - 1
+        })
     }
 
     /// The place of a set of columns.
@@ -220,11 +281,8 @@ impl Counter {
         if columns.is_empty() {
             return None;
         }
-        let columns: Vec<usize> = columns.iter().map(|column| Table::Calls.index_of(column)).collect();
-        Some(self.group_columns.iter().position(|known| *known == columns).unwrap_or_else(|| {
-            self.group_columns.push(columns);
-            self.group_columns.len() - 1
-        }))
+        let columns = columns.iter().map(|column| Table::Calls.index_of(column)).collect();
+        Some(place_of(&mut self.group_columns, columns))
     }
 
     fn index(&mut self, place: usize, fixed: &[(usize, &str)]) {
@@ -240,15 +298,21 @@ impl Counter {
             codes.push(*known.entry((*text).to_owned()).or_insert(next));
         }
         let set = self.sets.iter().position(|set| set.columns == columns).unwrap_or_else(|| {
-            self.sets.push(ColumnSet { columns, combinations: HashMap::new(), groups: Vec::new() });
+            self.sets.push(ColumnSet { columns, combinations: HashMap::new(), alike: Vec::new() });
             self.sets.len() - 1
         });
         let set = &mut self.sets[set];
-        let group = *set.combinations.entry(codes).or_insert(set.groups.len());
-        if group == set.groups.len() {
-            set.groups.push(Vec::new());
+        let alike = *set.combinations.entry(codes).or_insert(set.alike.len());
+        if alike == set.alike.len() {
+            set.alike.push(Alike::default());
         }
-        set.groups[group].push(place);
+        let alike = &mut set.alike[alike];
+        alike.slos.push(place);
+        let slo = &self.slos[place];
+        for expression in slo.total.iter().chain(&slo.judge) {
+            alike.inputs.insert(self.expressions[*expression].input);
+            *alike.said.entry(*expression).or_default() += 1;
+        }
     }
 
     /// The columns of `calls` that batches must have, in the order of the table.
@@ -279,25 +343,26 @@ impl Counter {
             .iter()
             .map(|column| column.codes_of(column_of(batch, column.index)?))
             .collect::<Result<_, _>>()?;
+        let batch = Batch::new(self, batch, rows)?;
         for set in &self.sets {
-            for (group, rows) in set.sorted(&codes, &rows) {
-                let rows = match rows {
-                    Rows::All(_) => None,
-                    Rows::Some(rows) => Some(UInt32Array::from(rows)),
-                };
-                let slos = &set.groups[group];
-                let part = Part::new(self, batch, rows.as_ref(), slos)?;
-                for slo in slos {
-                    let counted = &self.slos[*slo];
-                    match counted.group.and_then(|set| part.groups.get(&set)) {
-                        None => part.count(counted, *slo, tally),
-                        Some(groups) => part.count_groups(counted, *slo, groups, tally),
-                    }
+            for (alike, rows) in set.sorted(&codes, batch.rows()) {
+                let alike = &set.alike[alike];
+                let part = Part::new(&batch, rows, alike)?;
+                for slo in &alike.slos {
+                    part.count(*slo, tally);
                 }
             }
         }
         Ok(())
     }
+}
+
+/// The place of an item, which gets one if it has none.
+fn place_of<T: PartialEq>(items: &mut Vec<T>, item: T) -> usize {
+    items.iter().position(|known| *known == item).unwrap_or_else(|| {
+        items.push(item);
+        items.len() - 1
+    })
 }
 
 /// A column of `calls` in a batch that need not have all of them.
@@ -309,7 +374,7 @@ fn column_of(batch: &RecordBatch, index: usize) -> Result<&ArrayRef, ArrowError>
 /// Rows of a batch.
 #[derive(Debug, Clone)]
 enum Rows {
-    /// All of so many.
+    /// All of so many, in order.
     All(usize),
     Some(Vec<u32>),
 }
@@ -367,12 +432,12 @@ impl FixedColumn {
 }
 
 impl ColumnSet {
-    /// The rows that some SLO of the set looks at, by group.
+    /// The rows that some SLO of the set looks at, by the SLOs, in the order in which they came.
     fn sorted(&self, codes: &[Vec<u32>], rows: &Rows) -> Vec<(usize, Rows)> {
         if self.columns.is_empty() {
             return vec![(0, rows.clone())];
         }
-        let mut sorted: Vec<Vec<u32>> = vec![Vec::new(); self.groups.len()];
+        let mut sorted: Vec<Vec<u32>> = vec![Vec::new(); self.alike.len()];
         let mut key = vec![0; self.columns.len()];
         let mut last: Option<(Vec<u32>, Option<usize>)> = None;
         let mut place = |row: u32| {
@@ -383,16 +448,16 @@ impl ColumnSet {
                 return;
             }
             // Rows of one export follow one another.
-            let group = match &last {
-                Some((known, group)) if *known == key => *group,
+            let alike = match &last {
+                Some((known, alike)) if *known == key => *alike,
                 _ => {
-                    let group = self.combinations.get(&key).copied();
-                    last = Some((key.clone(), group));
-                    group
+                    let alike = self.combinations.get(&key).copied();
+                    last = Some((key.clone(), alike));
+                    alike
                 }
             };
-            if let Some(group) = group {
-                sorted[group].push(row);
+            if let Some(alike) = alike {
+                sorted[alike].push(row);
             }
         };
         match rows {
@@ -403,178 +468,7 @@ impl ColumnSet {
             .into_iter()
             .enumerate()
             .filter(|(_, rows)| !rows.is_empty())
-            .map(|(group, rows)| (group, Rows::Some(rows)))
+            .map(|(alike, rows)| (alike, Rows::Some(rows)))
             .collect()
-    }
-}
-
-/// The different texts of a column, and of each row the place of its own; without one, the place after the last.
-fn places_of(column: &ArrayRef) -> Result<(Vec<usize>, Vec<String>), ArrowError> {
-    if let Some(words) = column.as_any_dictionary_opt() {
-        let values = cast(words.values(), &DataType::Utf8)?;
-        let texts: Vec<String> =
-            values.as_string::<i32>().iter().map(|text| text.unwrap_or_default().to_owned()).collect();
-        if texts.is_empty() {
-            return Ok((vec![0; column.len()], texts));
-        }
-        let keys = words.normalized_keys();
-        let places = (0..column.len()).map(|row| if column.is_null(row) { texts.len() } else { keys[row] });
-        return Ok((places.collect(), texts));
-    }
-    let column = cast(column, &DataType::Utf8)?;
-    let mut known: HashMap<&str, usize> = HashMap::new();
-    let mut texts = Vec::new();
-    let mut places = Vec::with_capacity(column.len());
-    for text in column.as_string::<i32>() {
-        places.push(text.map_or(usize::MAX, |text| {
-            *known.entry(text).or_insert_with(|| {
-                texts.push(text.to_owned());
-                texts.len() - 1
-            })
-        }));
-    }
-    places.iter_mut().for_each(|place| *place = (*place).min(texts.len()));
-    Ok((places, texts))
-}
-
-/// Some rows of a batch: what expressions read, as text, and what says how a row counts.
-struct Part {
-    read: RecordBatch,
-    counted: BooleanArray,
-    is_final: BooleanArray,
-    minutes: Vec<i64>,
-    weights: Vec<i128>,
-    /// Of each row, the place of its service in `services`; that after the last if it has none.
-    service: Vec<usize>,
-    services: Vec<String>,
-    /// For the sets of columns that one of its SLOs is grouped by.
-    groups: HashMap<usize, Groups>,
-}
-
-impl Part {
-    /// What some SLOs need of these rows.
-    fn new(
-        counter: &Counter,
-        batch: &RecordBatch,
-        rows: Option<&UInt32Array>,
-        slos: &[usize],
-    ) -> Result<Self, ArrowError> {
-        let column = |index: usize| match rows {
-            Some(rows) => take(column_of(batch, index)?, rows, None),
-            None => column_of(batch, index).cloned(),
-        };
-        let named = |name: &str, data_type: DataType| {
-            let column = column(Table::Calls.index_of(name))?;
-            if column.data_type().equals_datatype(&data_type) {
-                Ok(column)
-            } else {
-                Err(ArrowError::SchemaError(format!("column {name} is {}, not {data_type}", column.data_type())))
-            }
-        };
-        let read = counter.read.iter().zip(counter.schema.fields());
-        let read: Vec<ArrayRef> =
-            read.map(|(index, field)| cast(&column(*index)?, field.data_type())).collect::<Result<_, _>>()?;
-        let count = rows.map_or(batch.num_rows(), Array::len);
-        let options = RecordBatchOptions::new().with_row_count(Some(count));
-        let ends = named("end_time", Table::Calls.schema().field_with_name("end_time")?.data_type().clone())?;
-        let ends = ends.as_primitive::<TimestampMicrosecondType>().values();
-        let weights = named("weight", Table::Calls.schema().field_with_name("weight")?.data_type().clone())?;
-        let (service, services) = places_of(&column(Table::Calls.index_of("service_name"))?)?;
-        let mut groups = HashMap::new();
-        for set in slos.iter().filter_map(|slo| counter.slos[*slo].group) {
-            if let Entry::Vacant(entry) = groups.entry(set) {
-                let columns: Vec<ArrayRef> =
-                    counter.group_columns[set].iter().map(|index| column(*index)).collect::<Result<_, _>>()?;
-                // Sums per minute that stand in for rows have none.
-                let positions = column(Table::Calls.index_of("wal_position")).ok();
-                entry.insert(Groups::of(&columns, positions.as_ref())?);
-            }
-        }
-        Ok(Self {
-            groups,
-            service,
-            services,
-            read: RecordBatch::try_new_with_options(Arc::clone(&counter.schema), read, &options)?,
-            counted: named("counted", DataType::Boolean)?.as_boolean().clone(),
-            is_final: named("final", DataType::Boolean)?.as_boolean().clone(),
-            minutes: ends.iter().map(|end| Minute::of(UnixMicros(*end)).0).collect(),
-            weights: weights.as_primitive::<Decimal128Type>().values().to_vec(),
-        })
-    }
-
-    /// Whether an SLO looks at a row at all.
-    fn is_selected(&self, slo: &Counted, row: usize) -> bool {
-        (!slo.counted_only || self.counted.value(row)) && (slo.mode == Mode::Attempt || self.is_final.value(row))
-    }
-
-    /// Adds a row of the total. Whether it is a good one.
-    fn judge(&self, slo: &Counted, judge: &BooleanArray, row: usize, counts: &mut Counts) -> bool {
-        if judge.is_null(row) {
-            counts.nulls += 1;
-        }
-        let said = judge.is_valid(row) && judge.value(row);
-        let is_good = said == (slo.judged == Judged::Good);
-        count_event(counts, is_good, self.weights[row]);
-        is_good
-    }
-
-    fn count(&self, slo: &Counted, place: usize, tally: &mut impl Tally) {
-        let mut fed_by: Vec<Option<i64>> = vec![None; self.services.len() + 1];
-        let (total, judge) = (slo.total.evaluate(&self.read), slo.judge.evaluate(&self.read));
-        let mut sums: HashMap<i64, Counts> = HashMap::new();
-        let mut logical: HashMap<i64, Counts> = HashMap::new();
-        let mut running: Option<(i64, Counts)> = None;
-        for row in 0..self.minutes.len() {
-            if !self.is_selected(slo, row) {
-                continue;
-            }
-            let minute = self.minutes[row];
-            let counts = match &mut running {
-                Some((at, counts)) if *at == minute => counts,
-                running => {
-                    if let Some((at, counts)) = running.take() {
-                        *sums.entry(at).or_default() += &counts;
-                    }
-                    &mut running.insert((minute, Counts::default())).1
-                }
-            };
-            if total.is_null(row) {
-                counts.nulls += 1;
-            }
-            if total.is_null(row) || !total.value(row) {
-                counts.excluded += 1;
-                continue;
-            }
-            let fed = &mut fed_by[self.service[row]];
-            *fed = (*fed).max(Some(minute));
-            let is_good = self.judge(slo, &judge, row, counts);
-            if slo.mode == Mode::Attempt && self.is_final.value(row) {
-                count_event(logical.entry(minute).or_default(), is_good, self.weights[row]);
-            }
-        }
-        if let Some((at, counts)) = running {
-            *sums.entry(at).or_default() += &counts;
-        }
-        for (minute, counts) in &sums {
-            tally.add(place, None, Minute(*minute), counts);
-        }
-        for (minute, counts) in &logical {
-            tally.add_logical(place, Minute(*minute), counts);
-        }
-        for (service, minute) in self.services.iter().zip(fed_by) {
-            if let Some(minute) = minute {
-                tally.fed_by(place, None, service, Minute(minute));
-            }
-        }
-    }
-}
-
-const fn count_event(counts: &mut Counts, is_good: bool, weight: i128) {
-    if is_good {
-        counts.good += 1;
-        counts.good_weighted += weight;
-    } else {
-        counts.bad += 1;
-        counts.bad_weighted += weight;
     }
 }

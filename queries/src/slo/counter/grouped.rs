@@ -12,8 +12,10 @@ use toolgauge_analytics::sli::Counts;
 use toolgauge_analytics::window::Minute;
 use toolgauge_proto::id::WalPosition;
 
-use super::{Counted, Part, Tally};
+use super::part::{Class, Part, add_events};
+use super::{Counted, Tally};
 use crate::slo::annotations::GROUP_COLUMNS_MAX;
+use crate::slo::definition::Judged;
 use crate::slo::group::{GroupKey, is_other};
 
 /// Of each row of a part, its group.
@@ -75,19 +77,23 @@ fn words_of(column: &ArrayRef) -> Result<(ArrayRef, StringArray), ArrowError> {
     Ok((words, texts))
 }
 
-impl Part {
+impl Part<'_> {
     /// Counts an SLO by group and minute.
     pub(super) fn count_groups(&self, slo: &Counted, place: usize, groups: &Groups, tally: &mut impl Tally) {
-        let (total, judge) = (slo.total.evaluate(&self.read), slo.judge.evaluate(&self.read));
+        let (total, judge) = (self.verdicts(&slo.total), self.verdicts(&slo.judge));
+        let selected = self.selected(slo);
         let mut sums: HashMap<(u32, i64), Counts> = HashMap::new();
         let mut running: Option<((u32, i64), Counts)> = None;
         let mut first: Vec<Option<i64>> = vec![None; groups.keys.len()];
         let mut fed_by: HashMap<(u32, usize), i64> = HashMap::new();
         let mut outside = Vec::new();
-        for row in (0..self.minutes.len()).filter(|row| self.is_selected(slo, *row)) {
-            let (code, minute) = (groups.codes[row], self.minutes[row]);
-            if total.is_null(row) || !total.value(row) {
-                outside.push(row);
+        for (row, Class { minute, service, weight }) in self.classes() {
+            if selected.is_some_and(|selected| !selected.value(row)) {
+                continue;
+            }
+            let (code, minute) = (groups.codes[row], *minute);
+            if !total.yes.value(row) {
+                outside.push((row, minute));
                 continue;
             }
             let counts = match &mut running {
@@ -99,11 +105,13 @@ impl Part {
                     &mut running.insert(((code, minute), Counts::default())).1
                 }
             };
-            self.judge(slo, &judge, row, counts);
+            let is_good = judge.yes.value(row) == (slo.judged == Judged::Good);
+            add_events(counts, u64::from(is_good), 1, *weight);
+            counts.nulls += u64::from(judge.unknown.as_ref().is_some_and(|unknown| unknown.value(row)));
             let first = &mut first[code as usize];
             let position = groups.position(row);
             *first = Some(first.map_or(position, |first| first.min(position)));
-            let fed = fed_by.entry((code, self.service[row])).or_insert(minute);
+            let fed = fed_by.entry((code, *service)).or_insert(minute);
             *fed = minute.max(*fed);
         }
         if let Some((at, counts)) = running {
@@ -114,7 +122,7 @@ impl Part {
             tally.add(place, Some((&groups.keys[*code as usize], position(*code))), Minute(*minute), counts);
         }
         for ((code, service), minute) in fed_by {
-            if let Some(service) = self.services.get(service) {
+            if let Some(service) = self.batch.services.get(service) {
                 tally.fed_by(place, Some((&groups.keys[code as usize], position(code))), service, Minute(minute));
             }
         }
@@ -129,12 +137,12 @@ impl Part {
         };
         let began: Vec<Option<i64>> = groups.keys.iter().zip(&first).map(began).collect();
         let mut sums: HashMap<(u32, i64), Counts> = HashMap::new();
-        for row in outside {
+        for (row, minute) in outside {
             let code = groups.codes[row];
             if began[code as usize].is_some_and(|began| groups.position(row) > began) {
-                let counts = sums.entry((code, self.minutes[row])).or_default();
+                let counts = sums.entry((code, minute)).or_default();
                 counts.excluded += 1;
-                counts.nulls += u64::from(total.is_null(row));
+                counts.nulls += u64::from(total.unknown.as_ref().is_some_and(|unknown| unknown.value(row)));
             }
         }
         for ((code, minute), counts) in &sums {
