@@ -157,7 +157,10 @@ impl Thread {
             if let Some(done) = self.appender.take(Duration::ZERO) {
                 self.appended(done);
             }
-            if Instant::now() >= next {
+            if Instant::now() >= next && !self.take_set() {
+                // Soon: the past of the rules is read before there is more of it.
+                next = Instant::now() + LOOK;
+            } else if Instant::now() >= next {
                 self.evaluate();
                 let missed = next.elapsed().as_nanos() / self.settings.interval.as_nanos().max(1);
                 let missed = u32::try_from(missed).unwrap_or(u32::MAX);
@@ -195,7 +198,7 @@ impl Thread {
         self.folded = self.folded.max(settled.up_to);
     }
 
-    /// Takes the rules as they are in the files now.
+    /// Takes the rules as they are in the files now; false if nobody has read them yet.
     fn take_set(&mut self) -> bool {
         let evaluated = self.evaluator.evaluated();
         if evaluated.at.is_none() {
@@ -210,9 +213,6 @@ impl Thread {
     }
 
     fn evaluate(&mut self) {
-        if !self.take_set() {
-            return;
-        }
         let began = Instant::now();
         let view = self.asking.lake.view();
         // Whatever is committed in the view was offered before.
