@@ -87,6 +87,9 @@ pub struct EvaluateSettings {
     pub flush_interval: Duration,
     /// Time between two minutes of SLOs that are recounted to prove the counts.
     pub proof_interval: Duration,
+    /// Longest time that is spent on finding causes, for all alerts together that begin to fire in one evaluation, those that page first.
+    /// What has none by then goes out without: when everything fails at once, the last page must not wait for the causes of all others.
+    pub findings_timeout: Duration,
     /// Address of the HTTP API as people reach it, for links in alerts.
     pub external_url: String,
     /// Whose the tools are that alerts are about; it may be replaced at any time.
@@ -103,6 +106,7 @@ impl Default for EvaluateSettings {
             flush_interval: Duration::from_secs(60),
             // A hundred an hour.
             proof_interval: Duration::from_secs(36),
+            findings_timeout: Duration::from_secs(3),
             external_url: String::new(),
             ownership: Arc::default(),
         }
@@ -224,7 +228,7 @@ impl Evaluator {
         } else {
             (Sources::new(settings.slos.clone()), None)
         };
-        let context = append::Context { lake, engine, catalog, clock };
+        let context = append::Context { lake, engine, catalog, clock, findings_timeout: settings.findings_timeout };
         let thread = thread::start(settings, sources, context, Arc::clone(&shared), asked).map_err(thread_error)?;
         Ok(Arc::new(Self { shared, requests, thread: Mutex::new(Some(thread)), learner: Mutex::new(learner) }))
     }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TryRecvError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
+use toolgauge_analytics::budget::Severity;
 use toolgauge_analytics::window::Minute;
 use toolgauge_proto::lake::{AppendError, Lake, Txn};
 use toolgauge_proto::table::Table;
@@ -25,9 +26,6 @@ const NO_ROOM_PAUSE: Duration = Duration::from_secs(1);
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// How often it is tried: for three seconds. What has not gone away by then is a fault of the program.
 const TRIES_MAX: u32 = 5;
-/// Longest time that is spent on finding causes before a page goes out without them.
-const FINDINGS_TIMEOUT: Duration = Duration::from_secs(3);
-
 /// What is to be written; one at a time.
 #[derive(Debug)]
 pub(super) enum Job {
@@ -67,6 +65,8 @@ pub(super) struct Context {
     pub(super) engine: Arc<Engine>,
     pub(super) catalog: Catalog,
     pub(super) clock: Arc<dyn Clock>,
+    /// See [`super::EvaluateSettings::findings_timeout`].
+    pub(super) findings_timeout: Duration,
 }
 
 /// The thread.
@@ -137,9 +137,7 @@ impl Context {
                     Err(NotAppended::Failed) => Done::Failed,
                 },
                 Job::Alerts(mut changes) => {
-                    for change in &mut changes {
-                        self.find_causes(change);
-                    }
+                    self.find_all_causes(&mut changes);
                     match self.record(&changes, jobs) {
                         Ok(()) => Done::Alerts(changes),
                         Err(NotAppended::Stopped) => Done::Stopped,
@@ -209,10 +207,26 @@ impl Context {
         }
     }
 
-    /// Adds what failed most and some of its traces to an alert that begins to fire.
-    fn find_causes(&self, change: &mut Change) {
-        let begins = change.to.is_firing() && !change.from.is_firing();
-        let Some(decisive) = change.decisive.as_ref().filter(|_| begins) else { return };
+    /// Adds what failed most and some of its traces to alerts that begin to fire, those that page first.
+    fn find_all_causes(&self, changes: &mut [Change]) {
+        let deadline = Instant::now() + self.findings_timeout;
+        let begins = |change: &&mut Change| change.to.is_firing() && !change.from.is_firing();
+        let mut begun: Vec<&mut Change> = changes.iter_mut().filter(begins).collect();
+        begun.sort_by_key(|change| {
+            change.decisive.as_ref().is_none_or(|decisive| decisive.tier.severity != Severity::Page)
+        });
+        let all = begun.len();
+        for (done, change) in begun.into_iter().enumerate() {
+            if Instant::now() >= deadline {
+                tracing::warn!(alerts = all, without = all - done, "alerts begin to fire, some without causes");
+                break;
+            }
+            self.find_causes(change, deadline);
+        }
+    }
+
+    fn find_causes(&self, change: &mut Change, deadline: Instant) {
+        let Some(decisive) = &change.decisive else { return };
         let minutes = decisive.tier.long.at(Minute::of(change.time));
         let sli = &decisive.slo.slo.sli;
         let span = Span { from: minutes.start().start(), to: Minute(minutes.end().0 + 1).start(), position: None };
@@ -228,7 +242,7 @@ impl Context {
             GROUP BY 1 ORDER BY newest DESC, 1 LIMIT 3"
         );
         for (name, statement) in FINDINGS.into_iter().zip([traces, contributors]) {
-            match self.ask(statement) {
+            match self.ask(statement, deadline) {
                 Ok(rows) if rows.is_empty() => {}
                 Ok(rows) => {
                     change.annotations.insert(name.to_owned(), rows.join(", "));
@@ -239,14 +253,15 @@ impl Context {
     }
 
     /// The first column of each row, with the number in the second if it is one.
-    fn ask(&self, statement: String) -> Result<Vec<String>, String> {
+    fn ask(&self, statement: String, deadline: Instant) -> Result<Vec<String>, String> {
         let now = chrono::DateTime::from_timestamp_micros(self.clock.now().0).unwrap_or_default();
         let schema = self.catalog.schema(self.lake.view());
         let answer = self.engine.block_on(async {
-            tokio::time::timeout(FINDINGS_TIMEOUT, self.engine.query(schema, now, statement)).await
+            tokio::time::timeout_at(deadline.into(), self.engine.query(schema, now, statement)).await
         });
-        let answer =
-            answer.map_err(|_| format!("not found within {FINDINGS_TIMEOUT:?}"))?.map_err(|error| error.to_string())?;
+        let answer = answer
+            .map_err(|_| format!("not found within {:?}", self.findings_timeout))?
+            .map_err(|error| error.to_string())?;
         let rows = json::response(&answer).map_err(|error| error.to_string())?.rows;
         Ok(rows
             .iter()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use toolgauge_proto::lake::{AppendError, Lake, Txn};
@@ -18,7 +18,7 @@ use crate::tables::Catalog;
 
 /// Pause before an append that found no room is tried again.
 const NO_ROOM_PAUSE: Duration = Duration::from_secs(1);
-/// Longest time that is spent on finding causes before an alert goes out without them.
+/// Longest time that is spent on finding causes, for all changes of an evaluation together: what has none by then goes out without.
 const FINDINGS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A thread that does jobs.
@@ -104,9 +104,13 @@ impl Asking {
     }
 
     /// Looks for what an alert that begins to fire has to say besides.
-    fn find(&self, change: &mut Change) {
+    fn find(&self, change: &mut Change, deadline: Instant) {
         for (name, statement) in std::mem::take(&mut change.questions) {
-            let texts = match self.rows(statement, Some(FINDINGS_TIMEOUT)) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let texts = match self.rows(statement, Some(left)) {
                 Ok(rows) => rows.iter().filter_map(|row| text(name, row)).collect::<Vec<_>>(),
                 Err(error) => {
                     tracing::warn!(error, name, "look for the causes of an alert");
@@ -144,8 +148,9 @@ pub(super) fn append(
     (mut changes, version): (Vec<Change>, i64),
     jobs: &Receiver<(Vec<Change>, i64)>,
 ) -> Appended {
+    let deadline = Instant::now() + FINDINGS_TIMEOUT;
     for change in &mut changes {
-        asking.find(change);
+        asking.find(change, deadline);
     }
     let recorded = match rows(&changes) {
         Ok(batch) => append_rows(&*asking.lake, batch, version, || {

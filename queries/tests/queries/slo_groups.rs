@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use toolgauge_analytics::alert::State;
 use toolgauge_analytics::sli::Counts;
@@ -10,7 +11,7 @@ use toolgauge_analytics::window::Minute;
 use toolgauge_proto::lake::Lake as _;
 use toolgauge_proto::table::Table;
 use toolgauge_proto::time::UnixMicros;
-use toolgauge_queries::evaluate::{Evaluated, SloStatus};
+use toolgauge_queries::evaluate::{EvaluateSettings, Evaluated, SloStatus};
 use toolgauge_queries::json::rfc3339;
 
 use crate::slo_restarts::{recount, rows};
@@ -415,6 +416,26 @@ async fn the_old_condition_answers_until_the_new_one_is_counted() {
     let removed = rows(&running, "SELECT count(*) FROM alerts WHERE reason = 'removed'").await;
     assert_eq!(removed, [[0]]);
     running.end().await;
+}
+
+/// Scenario: an alert begins to fire, once with time to look for its causes, once without. Guarantees: it is sent in both cases, in the first with
+/// what failed.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_waits_no_longer_for_its_causes_than_it_may() {
+    for (seconds, with_causes) in [(60, true), (0, false)] {
+        let world = World::new(EVENING);
+        let settings =
+            EvaluateSettings { findings_timeout: Duration::from_secs(seconds), ..EvaluateSettings::default() };
+        let running = Running::start_with(Arc::clone(&world), &slos(0), settings).await;
+        run(&running, 4, false).await;
+        run(&running, 8, true).await;
+        let pages = || running.manager.sent().into_iter().filter(|sent| sent.labels["severity"] == "page");
+        until("it is sent", || pages().next().is_some()).await;
+        let page = pages().next().unwrap();
+        assert!(page.annotations.contains_key("sql"), "{page:?}");
+        assert_eq!(page.annotations.contains_key("top_contributors"), with_causes, "{page:?}");
+        running.end().await;
+    }
 }
 
 /// Scenario: the condition is changed, and changed back before the new one is counted; changed again, and the evaluator is killed when one of two parts

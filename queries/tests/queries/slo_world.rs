@@ -474,6 +474,11 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn start(world: Arc<World>, slos: &str) -> Self {
+        Self::start_with(world, slos, EvaluateSettings::default()).await
+    }
+
+    /// With what of these settings is not told here.
+    pub(crate) async fn start_with(world: Arc<World>, slos: &str, settings: EvaluateSettings) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("slos.yaml"), slos).unwrap();
         let sql = Sql::new(Settings::default()).await;
@@ -483,7 +488,7 @@ impl Running {
             flush_interval: Duration::from_millis(5),
             proof_interval: Duration::from_millis(25),
             external_url: "http://toolgauge.example".to_owned(),
-            ..EvaluateSettings::default()
+            ..settings
         };
         let manager = Manager::start().await;
         let evaluator = Self::evaluator(&world, &sql, &settings, &manager).await;
