@@ -179,7 +179,7 @@ pub(crate) async fn measure(folder: &Path, traffic: &Arc<Traffic>, time: Duratio
     let last = [cpu_and_iterations(with_address)?, cpu_and_iterations(without_address)?];
     let cpu = [0, 1].map(|at: usize| last[at].0 - first[at].0);
     let rounds = (last[0].1 - first[0].1) / groups;
-    let query = "/api/v1/query?query=slo:sli_error:ratio_rate3d%7Bsloth_slo%3D%22slo-7%22%7D";
+    let query = "/api/v1/query?query=avg(slo:sli_error:ratio_rate3d)";
     let answer = json(with_address, query)?;
     let failures =
         answer["data"]["result"][0]["value"][1].as_str().and_then(|value| value.parse().ok()).unwrap_or(f64::NAN);
