@@ -93,7 +93,7 @@ fn main() -> Fallible<()> {
     std::fs::create_dir_all(&parent)?;
     let folder = tempfile::tempdir_in(parent)?;
     for count in SLOS {
-        slos::write(&folder.path().join(format!("slos-{count}")), count, TARGET, "", total)?;
+        slos::write(&folder.path().join(format!("slos-{count}")), count, TARGET, |_| "", total)?;
     }
     let mut rates = [const { Vec::new() }; SLOS.len()];
     for _ in 0..TURNS {

@@ -11,7 +11,7 @@ pub(crate) fn write(
     folder: &Path,
     count: usize,
     target: f64,
-    annotations: &str,
+    annotations: impl Fn(usize) -> &'static str,
     total: impl Fn(usize) -> String,
 ) -> Result<(), Box<dyn std::error::Error>> {
     std::fs::create_dir_all(folder)?;
@@ -22,9 +22,10 @@ pub(crate) fn write(
         for number in numbers {
             write!(
                 text,
-                "---\napiVersion: openslo/v1\nkind: SLO\nmetadata: {{name: slo-{number}, annotations: {{{annotations}}}}}\nspec:\n  service: \
+                "---\napiVersion: openslo/v1\nkind: SLO\nmetadata: {{name: slo-{number}, annotations: {{{}}}}}\nspec:\n  service: \
                  load\n  indicator:\n    metadata: {{name: sli-{number}}}\n    spec:\n      ratioMetric:\n        good: {}\n        total: {}\n  \
                  timeWindow: [{{duration: 30d, isRolling: true}}]\n  budgetingMethod: Occurrences\n  objectives: [{{target: {target}}}]\n",
+                annotations(*number),
                 source("outcome = 'ok'"),
                 source(&total(*number)),
             )?;

@@ -71,9 +71,13 @@ async fn ours_started(
 /// Ours, with SLOs and without.
 async fn ours(folder: &Path, traffic: &Traffic, time: Duration) -> Fallible<Side> {
     let slos = folder.join("slos");
-    slos::write(&slos, traffic.tools(), TARGET, "toolgauge/mode: attempt", |number| {
-        format!("kind = 'tool' AND tool_name = '{}'", traffic::tool(number))
-    })?;
+    slos::write(
+        &slos,
+        traffic.tools(),
+        TARGET,
+        |_| "toolgauge/mode: attempt",
+        |number| format!("kind = 'tool' AND tool_name = '{}'", traffic::tool(number)),
+    )?;
     let (with, with_grpc, with_http) = ours_started(folder, "with", Some(&slos), traffic).await?;
     let (without, without_grpc, without_http) = ours_started(folder, "without", None, traffic).await?;
     // From here on, calls come in until both have been measured; so the log of both goes on, and what was sent settles.

@@ -40,6 +40,7 @@ use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, SchemaProvider,
 };
 use datafusion::common::ScalarValue;
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
@@ -290,6 +291,16 @@ impl Session {
         if parameters.is_empty() { Ok(plan) } else { Ok(plan.with_param_values(parameters)?) }
     }
 
+    /// Begins work with this session that runs beside what is done meanwhile.
+    pub fn begin<T, W, F>(&self, work: W) -> Begun<T>
+    where
+        T: Send + 'static,
+        W: FnOnce(Self) -> F,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        Begun(SpawnedTask::spawn(work(self.clone())))
+    }
+
     /// Runs one statement.
     ///
     /// # Errors
@@ -323,6 +334,20 @@ impl Session {
             answer.batches.push(batch);
         }
         Ok(answer)
+    }
+}
+
+/// Work that has begun. Dropped, it ends.
+#[derive(Debug)]
+pub struct Begun<T>(SpawnedTask<Result<T, Error>>);
+
+impl<T: 'static> Begun<T> {
+    /// What came of it.
+    ///
+    /// # Errors
+    /// Those of the work, and [`Error::Internal`] if it panics.
+    pub async fn end(self) -> Result<T, Error> {
+        self.0.join().await.map_err(|error| Error::Internal(error.to_string()))?
     }
 }
 

@@ -195,13 +195,38 @@ pub async fn tools(
     source: Source,
 ) -> Result<ToolsReport, Error> {
     over_snapshot(engine, catalog, &view, now, async move |session, snapshot| {
-        let (names, folded) = names_of(&session, &range, source).await?;
-        let tools = session.query(&over_sums(source.sums(), TOOLS), range.parameters_of_sums(names)).await?;
-        let usual = attempts::usual(&session, &range).await?;
+        // Most of the time goes into planning, a statement on one thread.
+        let range = Arc::new(range);
+        let of = || Arc::clone(&range);
+        let usual = session.begin({
+            let range = of();
+            async move |session| attempts::usual(&session, &range).await
+        });
+        let scope = session.begin({
+            let range = of();
+            async move |session| snapshot.scope(&session, &range).await
+        });
+        let suspected = session.begin({
+            let range = of();
+            async move |session| tail::suspected(&session, &range, snapshot.watermark).await
+        });
+        let names = session.begin({
+            let range = of();
+            async move |session| names_of(&session, &range, source).await
+        });
+        let sums = over_sums(source.sums(), TOOLS);
+        let (tools, folded) = if range.is_filtered() {
+            let (names, folded) = names.end().await?;
+            (session.query(&sums, range.parameters_of_sums(names)).await?, folded)
+        } else {
+            // Whether names are lacking changes only what is said of them.
+            let tools = session.query(&sums, range.parameters_of_sums(Names::OfSums)).await?;
+            (tools, names.end().await?.1)
+        };
         let truncated = tools.truncated;
-        let mut tools = tool_reports(&Rows::new(&tools)?, &range, &usual)?;
-        tail::mark(&session, &range, snapshot.watermark, &mut tools).await?;
-        Ok(ToolsReport { scope: snapshot.scope(&session, &range).await?, tools, folded, truncated })
+        let mut tools = tool_reports(&Rows::new(&tools)?, &range, &usual.end().await?)?;
+        tail::mark(&session, &range, snapshot.watermark, &suspected.end().await?, &mut tools).await?;
+        Ok(ToolsReport { scope: scope.end().await?, tools, folded, truncated })
     })
     .await
 }

@@ -20,22 +20,33 @@ const TOLD_BY_CALLERS: &str = include_str!("../../sql/told_by_callers.sql");
 
 /// Tenant and service, or tenant and tool.
 type Of = (String, Option<String>);
+/// The tools at which it shows, with the figures.
+pub(super) type Suspected = BTreeMap<Of, TailSampling>;
 
-/// Marks the tools of a report that are concerned. What is received is known up to the watermark.
+/// What is looked at: at most the last hour of a range. What is received is known up to the watermark.
+fn parameters(range: &Range, watermark: UnixMicros) -> Vec<(&'static str, ScalarValue)> {
+    let end = range.to.min(watermark);
+    let since = UnixMicros(range.from.0.max(end.0.saturating_sub(HOUR_MICROS)));
+    vec![("since", timestamp(since)), ("to", timestamp(range.to))]
+}
+
+/// The tools at which it shows.
+pub(super) async fn suspected(session: &Session, range: &Range, watermark: UnixMicros) -> Result<Suspected, Error> {
+    suspected_of(&Rows::new(&session.query(TOLD_BY_SERVERS, parameters(range, watermark)).await?)?)
+}
+
+/// Marks the tools of a report that are concerned.
 pub(super) async fn mark(
     session: &Session,
     range: &Range,
     watermark: UnixMicros,
+    suspected: &Suspected,
     tools: &mut [ToolReport],
 ) -> Result<(), Error> {
-    let end = range.to.min(watermark);
-    let since = UnixMicros(range.from.0.max(end.0.saturating_sub(HOUR_MICROS)));
-    let parameters = || -> Vec<(&str, ScalarValue)> { vec![("since", timestamp(since)), ("to", timestamp(range.to))] };
-    let suspected = suspected(&Rows::new(&session.query(TOLD_BY_SERVERS, parameters()).await?)?)?;
     if suspected.is_empty() {
         return Ok(());
     }
-    let rows = Rows::new(&session.query(TOLD_BY_CALLERS, parameters()).await?)?;
+    let rows = Rows::new(&session.query(TOLD_BY_CALLERS, parameters(range, watermark)).await?)?;
     let mut called: Vec<(Of, [Option<String>; 2])> = Vec::with_capacity(rows.len());
     for row in 0..rows.len() {
         let service = (rows.text(0, row)?.unwrap_or_default(), rows.text(1, row)?);
@@ -65,8 +76,7 @@ pub(super) async fn mark(
     Ok(())
 }
 
-/// The tools at which it shows.
-fn suspected(rows: &Rows) -> Result<BTreeMap<Of, TailSampling>, Error> {
+fn suspected_of(rows: &Rows) -> Result<Suspected, Error> {
     let mut found = BTreeMap::new();
     for row in 0..rows.len() {
         let told = |column: usize| -> Result<Told, Error> {
