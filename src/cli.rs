@@ -173,8 +173,14 @@ enum Report {
     },
     /// What calls have cost, and what the running day and month will have cost
     Costs(costs::Costs),
-    /// Error budget, burn rate and alert state of every SLO
+    /// Error budget, burn rate and alert state of every SLO; of one, what each day of its period took of the budget
     Slo {
+        /// Only this one by the day, like shop/search-availability
+        #[arg(long, value_name = "SERVICE/NAME")]
+        slo: Option<String>,
+        /// Of this group of it, as JSON like {"tool_name": "search"}
+        #[arg(long, requires = "slo")]
+        group: Option<String>,
         #[command(flatten)]
         connection: Connection,
     },
@@ -323,7 +329,10 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Report { report: Report::UnknownTools { connection } } => {
             ask_sql(&Sql { query: UNKNOWN_TOOLS.to_owned(), connection })
         }
-        Command::Report { report: Report::Slo { connection } } => slo::report(&connection),
+        Command::Report { report: Report::Slo { slo: None, connection, .. } } => slo::report(&connection),
+        Command::Report { report: Report::Slo { slo: Some(slo), group, connection } } => {
+            slo::report_days(&connection, &slo, group.as_deref())
+        }
         Command::Backup(options) => backup::run(&options),
         Command::Slo { action } => slo::run(action),
         Command::Rules { action: RulesAction::Preset } => {

@@ -13,14 +13,14 @@ use clap::Subcommand;
 use comfy_table::CellAlignment;
 use toolgauge_analytics::budget::burn_rate;
 use toolgauge_analytics::window::Window;
-use toolgauge_proto::api::slo::{SloReport, SlosReport};
+use toolgauge_proto::api::slo::{SloDay, SloDetail, SloReport, SlosReport};
 use toolgauge_queries::engine::Settings as EngineSettings;
 use toolgauge_queries::slo::definition::{Budgeting, Slo};
 use toolgauge_queries::slo::fault::Severity;
 use toolgauge_queries::slo::set::{CompiledSlo, SloSet, Sources};
 use toolgauge_queries::tables;
 
-use super::{Connection, Failure, Format, csv, fetch, percent, plain_table};
+use super::{Connection, Failure, Format, csv, encode, fetch, percent, plain_table};
 use asked::{Asked, Whom, last};
 
 #[derive(Debug, Subcommand)]
@@ -357,5 +357,71 @@ pub(super) fn report(connection: &Connection) -> Result<(), Failure> {
         )?;
     }
     writeln!(out, "\nevaluated {}, watermark {}", report.at.time, report.at.watermark)?;
+    Ok(())
+}
+
+/// A column's heading, and its value for a day.
+type DayColumn = (&'static str, fn(&SloDay) -> String);
+
+/// Columns of the days of an SLO; the first two are no numbers.
+const DAY_COLUMNS: &[DayColumn] = &[
+    ("from", |day| day.from.clone()),
+    ("to", |day| day.to.clone()),
+    ("SLI", |day| percent(day.sli)),
+    ("good", |day| day.good.to_string()),
+    ("bad", |day| day.bad.to_string()),
+    ("excluded", |day| day.excluded.to_string()),
+    ("allowed", |day| day.allowed.clone()),
+    ("spent", |day| day.spent.clone()),
+    ("remaining", |day| day.remaining.clone()),
+];
+
+/// The days of the period of one SLO of a running server, or of one of its groups.
+pub(super) fn report_days(connection: &Connection, name: &str, group: Option<&str>) -> Result<(), Failure> {
+    let Some((service, slo)) = name.split_once('/') else {
+        return Err(Failure::WrongUsage(format!(
+            "\"{name}\" names no SLO (write SERVICE/NAME, as \"report slo\" shows them)"
+        )));
+    };
+    let base = connection.url.trim_end_matches('/');
+    let mut url = format!("{base}/api/v1/slos/{}/{}", encode(service), encode(slo));
+    if let Some(group) = group {
+        url.push_str(&format!("?group={}", encode(group)));
+    }
+    let text = fetch(&url, None)?;
+    let mut out = std::io::stdout();
+    let detail: SloDetail = serde_json::from_str(&text).map_err(|error| Failure::Answer(error.into()))?;
+    match connection.format {
+        Format::Json => {
+            let days = serde_json::to_string(&detail.days).map_err(|error| Failure::Answer(error.into()))?;
+            writeln!(out, "{days}")?;
+        }
+        Format::Csv => {
+            writeln!(out, "{}", DAY_COLUMNS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(","))?;
+            for day in &detail.days {
+                let fields: Vec<String> = DAY_COLUMNS.iter().map(|(_, value)| csv(&value(day))).collect();
+                writeln!(out, "{}", fields.join(","))?;
+            }
+        }
+        Format::Table => {
+            let mut table = plain_table();
+            table.set_header(DAY_COLUMNS.iter().map(|(name, _)| *name));
+            for day in &detail.days {
+                table.add_row(DAY_COLUMNS.iter().map(|(_, value)| value(day)));
+            }
+            for column in 2..DAY_COLUMNS.len() {
+                if let Some(column) = table.column_mut(column) {
+                    column.set_cell_alignment(CellAlignment::Right);
+                }
+            }
+            writeln!(out, "{table}")?;
+            let SloReport { target, window, budget, .. } = &detail.slo;
+            writeln!(
+                out,
+                "\n{name}: target {target}, window {window}; allowed {}, spent {}, remaining {}; evaluated {}",
+                budget.allowed, budget.spent, budget.remaining, detail.at.time
+            )?;
+        }
+    }
     Ok(())
 }

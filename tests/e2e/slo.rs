@@ -374,6 +374,14 @@ async fn a_broken_file_changes_nothing_and_a_new_condition_gets_its_history() {
         code == 0 && out.lines().nth(1).is_some_and(|found| found.starts_with(line) && found.contains(numbers)),
         "{out}"
     );
+    let mut days = program();
+    days.args(["report", "slo", "--slo", "shop/search-availability", "--format", "csv", "--url", &world.api.url]);
+    let (code, out, _) = run(days).await;
+    let today = out.lines().last().unwrap_or_default();
+    assert!(
+        code == 0 && today.starts_with("2026-03-01T00:00:00Z,") && today.ends_with(",75.00 %,180,60,0,24,60,-36"),
+        "{out}"
+    );
     let mut validate = program();
     validate.args(["slo", "validate"]).arg(&file);
     let (code, out, _) = run(validate).await;
