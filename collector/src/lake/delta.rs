@@ -2,7 +2,7 @@
 //!
 //! A commit is a kernel transaction on a snapshot that is kept in memory: it costs the same at any age of the table.
 //! It carries `txn(appId, version)`, so that a replay knows what is in the table; one table may have several that append. A checkpoint is written every
-//! [`CHECKPOINT_COMMITS`] commits, and the log before it is removed an hour later, or when a thousand commits have come.
+//! [`CHECKPOINT_COMMITS`] commits, and the log before it is removed an hour later.
 //!
 //! All calls block and must run outside the async runtime's threads.
 
@@ -56,9 +56,6 @@ pub(crate) const CHECKPOINT_COMMITS: u64 = 50;
 /// Log entries that a checkpoint covers are removed when they are older than this, in milliseconds; a reader that
 /// listed the log before may still want them.
 const LOG_RETENTION_MS: i64 = 3_600_000;
-/// About so many log entries are kept, however young they are: a refresh lists them all. Only commits more than four times as
-/// frequent as usual come to so many within the hour.
-const LOG_ENTRIES_MAX: u64 = 1_000;
 /// Transactions of one table whose versions are kept in memory.
 const VERSIONS_MAX: usize = 64;
 
@@ -675,12 +672,9 @@ impl DeltaWriter {
             .map_err(|e| LakeError::kernel(self.table, "checkpoint", e))?;
         self.snapshot = snapshot;
         let log_store = self.reader.log_store();
-        let version = self.snapshot.version();
-        let too_many = version.checked_sub(LOG_ENTRIES_MAX).map(|keep| (keep, now_ms));
-        for (keep, before_ms) in [Some((version, now_ms - LOG_RETENTION_MS)), too_many].into_iter().flatten() {
-            let clean = deltalake::checkpoints::cleanup_expired_logs_for(keep, log_store.as_ref(), before_ms, None);
-            self.runtime.block_on(clean).map_err(|e| LakeError::delta(self.table, "clean the log of", e))?;
-        }
+        let (version, before_ms) = (self.snapshot.version(), now_ms - LOG_RETENTION_MS);
+        let clean = deltalake::checkpoints::cleanup_expired_logs_for(version, log_store.as_ref(), before_ms, None);
+        self.runtime.block_on(clean).map_err(|e| LakeError::delta(self.table, "clean the log of", e))?;
         Ok(())
     }
 
