@@ -10,7 +10,7 @@
 //!   `calls_1h` and the hours there that of the committed rows of `calls_1m` ([`fold`], [`hours`]).
 //! * Small files are merged and old dates removed ([`compact`]), each in one transaction `(<writer id>/compact, n)` that changes
 //!   no row that stays, but that rows of additive tables with one key become one.
-//! * Cost does not grow with the number of commits.
+//! * Cost grows with the files of a table, which merging keeps few, not with the number of commits.
 //! * A table of an earlier version gets the columns that it lacks when it is opened, in one commit; they are null in the rows
 //!   that are there.
 //!
