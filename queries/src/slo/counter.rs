@@ -379,6 +379,16 @@ enum Rows {
     Some(Vec<u32>),
 }
 
+impl Rows {
+    /// Looks at each, in order.
+    fn each(&self, of: impl FnMut(usize)) {
+        match self {
+            Self::All(rows) => (0..*rows).for_each(of),
+            Self::Some(rows) => rows.iter().map(|row| *row as usize).for_each(of),
+        }
+    }
+}
+
 /// The rows after a position; `None` if there are none.
 fn wanted(batch: &RecordBatch, after: Option<WalPosition>) -> Result<Option<Rows>, ArrowError> {
     let rows = batch.num_rows();
@@ -440,9 +450,9 @@ impl ColumnSet {
         let mut sorted: Vec<Vec<u32>> = vec![Vec::new(); self.alike.len()];
         let mut key = vec![0; self.columns.len()];
         let mut last: Option<(Vec<u32>, Option<usize>)> = None;
-        let mut place = |row: u32| {
+        let mut place = |row: usize| {
             for (code, column) in key.iter_mut().zip(&self.columns) {
-                *code = codes[*column][row as usize];
+                *code = codes[*column][row];
             }
             if key.contains(&0) {
                 return;
@@ -457,13 +467,10 @@ impl ColumnSet {
                 }
             };
             if let Some(alike) = alike {
-                sorted[alike].push(row);
+                sorted[alike].push(row as u32);
             }
         };
-        match rows {
-            Rows::All(rows) => (0..*rows as u32).for_each(&mut place),
-            Rows::Some(rows) => rows.iter().copied().for_each(&mut place),
-        }
+        rows.each(&mut place);
         sorted
             .into_iter()
             .enumerate()

@@ -87,20 +87,13 @@ impl<'a> Batch<'a> {
     }
 }
 
-fn each(rows: &Rows, mut of: impl FnMut(usize)) {
-    match rows {
-        Rows::All(rows) => (0..*rows).for_each(of),
-        Rows::Some(rows) => rows.iter().for_each(|row| of(*row as usize)),
-    }
-}
-
 /// The classes of rows in order, and the place of each row's.
 fn classified(all: usize, rows: &Rows, class: impl Fn(usize) -> Class) -> (Vec<Class>, Vec<u32>) {
     let mut known: HashMap<Class, u32> = HashMap::new();
     let mut found = Vec::new();
     let mut class_of = vec![0; all];
     let mut last: Option<(Class, u32)> = None;
-    each(rows, |row| {
+    rows.each(|row| {
         let class = class(row);
         let place = match last {
             Some((last, place)) if last == class => place,
@@ -116,7 +109,7 @@ fn classified(all: usize, rows: &Rows, class: impl Fn(usize) -> Class) -> (Vec<C
     order.sort_unstable_by_key(|place| found[*place as usize]);
     let mut ranks = vec![0; found.len()];
     order.iter().enumerate().for_each(|(rank, place)| ranks[*place as usize] = rank as u32);
-    each(rows, |row| class_of[row] = ranks[class_of[row] as usize]);
+    rows.each(|row| class_of[row] = ranks[class_of[row] as usize]);
     found.sort_unstable();
     (found, class_of)
 }
@@ -125,7 +118,7 @@ fn classified(all: usize, rows: &Rows, class: impl Fn(usize) -> Class) -> (Vec<C
 fn by_class(rows: Rows, class_of: &[u32], classes: usize) -> Rows {
     let mut counts = vec![0; classes + 1];
     let (mut last, mut is_sorted) = (0, true);
-    each(&rows, |row| {
+    rows.each(|row| {
         let class = class_of[row];
         is_sorted &= last <= class;
         last = class;
@@ -140,7 +133,7 @@ fn by_class(rows: Rows, class_of: &[u32], classes: usize) -> Rows {
         *count = begin;
     });
     let mut sorted = vec![0; begin];
-    each(&rows, |row| {
+    rows.each(|row| {
         let next = &mut counts[class_of[row] as usize];
         sorted[*next] = row as u32;
         *next += 1;
@@ -200,7 +193,7 @@ impl<'a> Part<'a> {
         let counter = batch.counter;
         let mut runs: Vec<(Class, Range<usize>)> = Vec::new();
         let (mut at, mut open) = (0, None);
-        each(&rows, |row| {
+        rows.each(|row| {
             let class = batch.class_of[row];
             if open == Some(class)
                 && let Some((_, run)) = runs.last_mut()
