@@ -8,6 +8,7 @@ mod rules;
 mod slo;
 
 use std::io::{IsTerminal as _, Write as _};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -571,11 +572,41 @@ fn plain_table() -> Table {
     table
 }
 
-/// A column's heading, and its value for a tool.
-type ToolColumn = (&'static str, fn(&ToolReport) -> String);
+/// A column's heading, and its value for what a row is of.
+type Column<T> = (&'static str, fn(&T) -> String);
+
+/// Writes rows as CSV.
+fn write_csv<T>(out: &mut impl std::io::Write, columns: &[Column<T>], rows: &[T]) -> std::io::Result<()> {
+    writeln!(out, "{}", columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(","))?;
+    for row in rows {
+        let fields: Vec<String> = columns.iter().map(|(_, value)| csv(&value(row))).collect();
+        writeln!(out, "{}", fields.join(","))?;
+    }
+    Ok(())
+}
+
+/// Writes rows as a table, of which these columns are numbers.
+fn write_table<T>(
+    out: &mut impl std::io::Write,
+    columns: &[Column<T>],
+    numbers: Range<usize>,
+    rows: &[T],
+) -> std::io::Result<()> {
+    let mut table = plain_table();
+    table.set_header(columns.iter().map(|(name, _)| *name));
+    for row in rows {
+        table.add_row(columns.iter().map(|(_, value)| value(row)));
+    }
+    for column in numbers {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    writeln!(out, "{table}")
+}
 
 /// Columns of the tools report; one list for the table and for CSV.
-const TOOL_COLUMNS: &[ToolColumn] = &[
+const TOOL_COLUMNS: &[Column<ToolReport>] = &[
     ("server", |tool| tool.tool_server.clone().unwrap_or_default()),
     ("tool", |tool| tool.tool_name.clone().unwrap_or_default()),
     ("attempts", |tool| tool.attempts.to_string()),
@@ -665,25 +696,9 @@ fn report_tools(connection: &Connection, query: [(&str, Option<String>); 4]) -> 
     }
     let report: ToolsReport = serde_json::from_str(&text).map_err(|error| Failure::Answer(error.into()))?;
     if connection.format == Format::Csv {
-        let header: Vec<&str> = TOOL_COLUMNS.iter().map(|(name, _)| *name).collect();
-        writeln!(out, "{}", header.join(","))?;
-        for tool in &report.tools {
-            let fields: Vec<String> = TOOL_COLUMNS.iter().map(|(_, value)| csv(&value(tool))).collect();
-            writeln!(out, "{}", fields.join(","))?;
-        }
-        return Ok(());
+        return Ok(write_csv(&mut out, TOOL_COLUMNS, &report.tools)?);
     }
-    let mut table = plain_table();
-    table.set_header(TOOL_COLUMNS.iter().map(|(name, _)| *name));
-    for tool in &report.tools {
-        table.add_row(TOOL_COLUMNS.iter().map(|(_, value)| value(tool)));
-    }
-    for i in 2..TOOL_COLUMNS.len() - 1 {
-        if let Some(column) = table.column_mut(i) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    writeln!(out, "{table}")?;
+    write_table(&mut out, TOOL_COLUMNS, 2..TOOL_COLUMNS.len() - 1, &report.tools)?;
     write!(out, "{}", sample_notes(&report.tools))?;
     let scope = &report.scope;
     writeln!(

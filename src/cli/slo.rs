@@ -6,11 +6,11 @@ mod explain;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Subcommand;
-use comfy_table::CellAlignment;
 use toolgauge_analytics::budget::burn_rate;
 use toolgauge_analytics::window::Window;
 use toolgauge_proto::api::slo::{SloDay, SloDetail, SloReport, SlosReport};
@@ -20,7 +20,7 @@ use toolgauge_queries::slo::fault::Severity;
 use toolgauge_queries::slo::set::{CompiledSlo, SloSet, Sources};
 use toolgauge_queries::tables;
 
-use super::{Connection, Failure, Format, csv, encode, fetch, percent, plain_table};
+use super::{Column, Connection, Failure, Format, csv, encode, fetch, percent, plain_table, write_csv, write_table};
 use asked::{Asked, Whom, last};
 
 #[derive(Debug, Subcommand)]
@@ -285,11 +285,8 @@ fn group(values: &BTreeMap<String, String>) -> String {
     values.iter().map(|(column, value)| format!("{column}={value}")).collect::<Vec<_>>().join(" ")
 }
 
-/// A column's heading, and its value for an SLO.
-type SloColumn = (&'static str, fn(&SloReport) -> String);
-
 /// Columns of the SLO report; one list for the table and for CSV.
-const COLUMNS: &[SloColumn] = &[
+const COLUMNS: &[Column<SloReport>] = &[
     ("service", |slo| slo.service.clone()),
     ("slo", |slo| slo.slo.clone()),
     ("group", |slo| group(&slo.group)),
@@ -316,7 +313,7 @@ const COLUMNS: &[SloColumn] = &[
     ("used up", |slo| slo.projected_exhaustion.clone().unwrap_or_default()),
 ];
 /// The columns of numbers.
-const NUMBERS: std::ops::Range<usize> = 7..14;
+const NUMBERS: Range<usize> = 7..14;
 
 /// Every SLO of a running server.
 pub(super) fn report(connection: &Connection) -> Result<(), Failure> {
@@ -327,25 +324,9 @@ pub(super) fn report(connection: &Connection) -> Result<(), Failure> {
     }
     let report: SlosReport = serde_json::from_str(&text).map_err(|error| Failure::Answer(error.into()))?;
     if connection.format == Format::Csv {
-        let header: Vec<&str> = COLUMNS.iter().map(|(name, _)| *name).collect();
-        writeln!(out, "{}", header.join(","))?;
-        for slo in &report.slos {
-            let fields: Vec<String> = COLUMNS.iter().map(|(_, value)| csv(&value(slo))).collect();
-            writeln!(out, "{}", fields.join(","))?;
-        }
-        return Ok(());
+        return Ok(write_csv(&mut out, COLUMNS, &report.slos)?);
     }
-    let mut table = plain_table();
-    table.set_header(COLUMNS.iter().map(|(name, _)| *name));
-    for slo in &report.slos {
-        table.add_row(COLUMNS.iter().map(|(_, value)| value(slo)));
-    }
-    for column in NUMBERS {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    writeln!(out, "{table}")?;
+    write_table(&mut out, COLUMNS, NUMBERS, &report.slos)?;
     for slo in &report.not_evaluated {
         writeln!(out, "not evaluated: {}/{}: {}", slo.service, slo.slo, slo.reason)?;
     }
@@ -360,11 +341,8 @@ pub(super) fn report(connection: &Connection) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A column's heading, and its value for a day.
-type DayColumn = (&'static str, fn(&SloDay) -> String);
-
 /// Columns of the days of an SLO; the first two are no numbers.
-const DAY_COLUMNS: &[DayColumn] = &[
+const DAY_COLUMNS: &[Column<SloDay>] = &[
     ("from", |day| day.from.clone()),
     ("to", |day| day.to.clone()),
     ("SLI", |day| percent(day.sli)),
@@ -396,25 +374,9 @@ pub(super) fn report_days(connection: &Connection, name: &str, group: Option<&st
             let days = serde_json::to_string(&detail.days).map_err(|error| Failure::Answer(error.into()))?;
             writeln!(out, "{days}")?;
         }
-        Format::Csv => {
-            writeln!(out, "{}", DAY_COLUMNS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(","))?;
-            for day in &detail.days {
-                let fields: Vec<String> = DAY_COLUMNS.iter().map(|(_, value)| csv(&value(day))).collect();
-                writeln!(out, "{}", fields.join(","))?;
-            }
-        }
+        Format::Csv => write_csv(&mut out, DAY_COLUMNS, &detail.days)?,
         Format::Table => {
-            let mut table = plain_table();
-            table.set_header(DAY_COLUMNS.iter().map(|(name, _)| *name));
-            for day in &detail.days {
-                table.add_row(DAY_COLUMNS.iter().map(|(_, value)| value(day)));
-            }
-            for column in 2..DAY_COLUMNS.len() {
-                if let Some(column) = table.column_mut(column) {
-                    column.set_cell_alignment(CellAlignment::Right);
-                }
-            }
-            writeln!(out, "{table}")?;
+            write_table(&mut out, DAY_COLUMNS, 2..DAY_COLUMNS.len(), &detail.days)?;
             let SloReport { target, window, budget, .. } = &detail.slo;
             writeln!(
                 out,
