@@ -84,7 +84,7 @@ impl Server {
         let Some((commit, marks)) = self.fold.begin_commit()? else { return Err("nothing settled".into()) };
         let began = Instant::now();
         self.tables.commit(&commit)?;
-        let _providers = self.tables.committed()?;
+        let _providers = self.tables.committed();
         let took = began.elapsed();
         self.fold.end_commit(marks);
         if number.is_multiple_of((self.merge_every / self.commit_every).max(1)) {
@@ -97,7 +97,7 @@ impl Server {
         let now = self.fold.live().received();
         let elapsed_us = now.0.saturating_sub(self.start).unsigned_abs();
         for table in Table::ALL {
-            while let Some(task) = self.compactor.task(&self.tables.files(table)?, now)?
+            while let Some(task) = self.compactor.task(&self.tables.files(table)?, now)
                 && let Some(exchange) = self.compactor.prepare(task, &|| false)?
             {
                 self.tables.exchange(&exchange, now)?;

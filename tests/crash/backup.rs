@@ -157,7 +157,7 @@ fn check(fs: &Arc<SimFs>, folder: &str, made: &Backup, frames: &[Frame], when: &
         oracle.apply(frame).unwrap();
     }
     assert_eq!(frames[made.position.0 as usize - 1].receive_time, made.received, "{when}");
-    let committed = tables.committed().unwrap();
+    let committed = tables.committed();
     let view = fold.view().unwrap();
     let minutes = committed.live_calls_1m(Arc::clone(&view.calls));
     let hours = committed.live_calls_1h(minutes.clone());

@@ -87,7 +87,7 @@ fn is_in_order(calls: &[RecordBatch]) -> bool {
 #[test]
 fn every_question_has_the_same_answer_before_and_after_files_are_merged() {
     let (fs, mut machine) = many_files(1);
-    let before = machine.tables.committed().unwrap();
+    let before = machine.tables.committed();
     let trace = some_trace(&machine.committed_rows()[0]);
     let sums = ADDITIVE.map(|table| rows_of(&fs, table));
     let expected = answers(&before.providers, &trace);
@@ -97,7 +97,7 @@ fn every_question_has_the_same_answer_before_and_after_files_are_merged() {
     assert_eq!(on_disk, before.files);
 
     assert!(machine.compact().unwrap()[0] >= Table::ALL.len() as u64);
-    let after = machine.tables.committed().unwrap();
+    let after = machine.tables.committed();
     for table in Table::ALL {
         let (before, after) = (before.files[table as usize], after.files[table as usize]);
         assert!(after <= 4 && after < before, "{}: {before} files became {after}", table.name());
@@ -148,7 +148,7 @@ fn open(fs: &Arc<SimFs>, writer: WriterId) -> LakeTables {
 
 fn prepare(tables: &mut LakeTables, table: Table) -> (Compactor, Exchange) {
     let mut compactor = tables.compactor(settings().compact);
-    let task = compactor.task(&tables.files(table).unwrap(), UnixMicros(0)).unwrap().unwrap();
+    let task = compactor.task(&tables.files(table).unwrap(), UnixMicros(0)).unwrap();
     let exchange = compactor.prepare(task, &|| false).unwrap().unwrap();
     (compactor, exchange)
 }
@@ -279,7 +279,7 @@ fn dates_that_are_too_old_go_as_a_whole_and_nothing_else() {
     let mut expire = |fs: &SimFs, tables: &mut LakeTables, now: i64| {
         let mut gone = 0;
         for table in Table::ALL {
-            while let Some(task) = compactor.task(&tables.files(table).unwrap(), UnixMicros(now)).unwrap() {
+            while let Some(task) = compactor.task(&tables.files(table).unwrap(), UnixMicros(now)) {
                 let exchange = compactor.prepare(task, &|| false).unwrap().unwrap();
                 assert!(!exchange.is_merge());
                 assert!(tables.exchange(&exchange, UnixMicros(now)).unwrap());
@@ -329,10 +329,7 @@ fn a_damaged_file_is_left_alone() {
     file.write_all_at(0, &vec![0; usize::try_from(file.len().unwrap()).unwrap()]).unwrap();
     let mut failures = 0;
     let now = machine.fold.live().received();
-    loop {
-        let Some(task) = machine.compactor.task(&machine.tables.files(Table::Calls).unwrap(), now).unwrap() else {
-            break;
-        };
+    while let Some(task) = machine.compactor.task(&machine.tables.files(Table::Calls).unwrap(), now) {
         match machine.compactor.prepare(task, &|| false) {
             Ok(exchange) => assert!(machine.tables.exchange(&exchange.unwrap(), now).unwrap()),
             Err(error) => {
@@ -354,7 +351,7 @@ fn a_merge_without_room_is_tried_again() {
     let before = Table::ALL.map(|table| files::on_disk(&fs, table));
     fs.capacity(Some(used(&fs) + 1_000));
     let now = machine.fold.live().received();
-    let task = machine.compactor.task(&machine.tables.files(Table::Calls).unwrap(), now).unwrap().unwrap();
+    let task = machine.compactor.task(&machine.tables.files(Table::Calls).unwrap(), now).unwrap();
     let full = machine.compactor.prepare(task, &|| false);
     assert!(matches!(full, Err(toolgauge_collector::lake::LakeError::NoRoom { .. })), "{full:?}");
     assert_eq!(Table::ALL.map(|table| files::on_disk(&fs, table)), before);
@@ -364,7 +361,7 @@ fn a_merge_without_room_is_tried_again() {
     let mut failures = 0;
     for room in [0, 500, 1_000, 2_000, 4_000] {
         for table in Table::ALL {
-            let Some(task) = machine.compactor.task(&machine.tables.files(table).unwrap(), now).unwrap() else {
+            let Some(task) = machine.compactor.task(&machine.tables.files(table).unwrap(), now) else {
                 continue;
             };
             let exchange = machine.compactor.prepare(task, &|| false).unwrap().unwrap();

@@ -299,7 +299,7 @@ impl Reader {
         let (slo_id, alerts_id) = (format!("{writer}/slo_1m"), format!("{writer}/alerts"));
         let cursor = tables.committed_version(Table::Slo1m, &slo_id)?.unwrap_or(0);
         // As the evaluator does it: what has no rows is counted from the start.
-        let is_empty = tables.committed()?.files[Table::Slo1m as usize] == 0;
+        let is_empty = tables.committed().files[Table::Slo1m as usize] == 0;
         let cursor = if is_empty { 0 } else { cursor };
         let alerts = tables.committed_version(Table::Alerts, &alerts_id)?.unwrap_or(0);
         let end = tables.up_to(Table::Calls).as_i64();

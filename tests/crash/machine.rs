@@ -86,7 +86,7 @@ impl Machine {
         let Opened { wal, mut tables, fold, .. } = Opened::open(&settings, dynamic, RUNTIME.handle())?;
         let compactor = tables.compactor(settings.compact);
         let began = fold.live().received();
-        let provider = tables.provider(Table::Calls)?;
+        let provider = tables.provider(Table::Calls);
         let calls = || if files::is_whole(fs, Table::Calls) { files::rows(fs, Table::Calls) } else { read(provider) };
         let reader = Reader::open(&wal.writer().to_string(), &mut tables, calls)?;
         Ok(Self { wal, tables, fold, reader, compactor, began })
@@ -113,7 +113,7 @@ impl Machine {
         let now = self.fold.live().received();
         let elapsed_us = now.0.saturating_sub(self.began.0).unsigned_abs();
         for table in Table::ALL {
-            while let Some(task) = self.compactor.task(&self.tables.files(table)?, now)? {
+            while let Some(task) = self.compactor.task(&self.tables.files(table)?, now) {
                 let exchange = self.compactor.prepare(task, &|| false)?.unwrap();
                 assert!(self.tables.exchange(&exchange, now)?, "nobody else merges files");
                 self.compactor.exchanged(exchange, elapsed_us);
@@ -125,13 +125,13 @@ impl Machine {
 
     /// The committed rows of each table, as queries see them.
     pub(crate) fn committed_rows(&self) -> [Vec<RecordBatch>; Table::ALL.len()] {
-        self.tables.committed().unwrap().providers.map(read)
+        self.tables.committed().providers.map(read)
     }
 
     /// Committed and live rows together, those of the derived tables compared with a recount.
     pub(crate) fn rows(&mut self, fs: &SimFs, query: Query, when: &str) -> Rows {
         let view = self.fold.view().unwrap();
-        let committed = self.tables.committed().unwrap();
+        let committed = self.tables.committed();
         let live_calls_1m = committed.live_calls_1m(Arc::clone(&view.calls));
         let live_calls_1h = committed.live_calls_1h(live_calls_1m.clone());
         let mut all = match query {

@@ -136,7 +136,7 @@ impl Month {
         let began = Instant::now();
         self.tables.commit(&commit)?;
         let committed = began.elapsed();
-        let readers = self.tables.committed()?;
+        let readers = self.tables.committed();
         let day = self.days.entry(at.date32()).or_default();
         day.commit += committed;
         day.refresh += began.elapsed() - committed;
@@ -149,7 +149,7 @@ impl Month {
     fn merge(&mut self, at: UnixMicros) -> Result<(), Failure> {
         let began = Instant::now();
         for table in Table::ALL {
-            while let Some(task) = self.compactor.task(&self.tables.files(table)?, at)?
+            while let Some(task) = self.compactor.task(&self.tables.files(table)?, at)
                 && let Some(exchange) = self.compactor.prepare(task, &|| false)?
             {
                 self.tables.exchange(&exchange, at)?;
@@ -192,7 +192,7 @@ impl Month {
 
     /// What readers see of it.
     pub(crate) fn view(&mut self) -> Result<Arc<View>, Failure> {
-        let (committed, live) = (self.tables.committed()?, self.fold.view()?);
+        let (committed, live) = (self.tables.committed(), self.fold.view()?);
         let minutes = committed.live_calls_1m(Arc::clone(&live.calls));
         let hours = committed.live_calls_1h(minutes.clone());
         let rows = |table| match table {

@@ -31,7 +31,6 @@ use arrow::array::{RecordBatch, new_null_array};
 use arrow::compute::cast;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use deltalake::DeltaTable;
 use object_store::path::Path;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
@@ -39,6 +38,7 @@ use toolgauge_analytics::additive::Additive;
 use toolgauge_proto::table::Table;
 use toolgauge_proto::time::UnixMicros;
 
+use super::files::{Files, LakeFile};
 use super::names::{FileName, merged_name};
 use super::statistics::{DataFile, Statistics, statistics_columns};
 use super::store::FsStore;
@@ -95,30 +95,11 @@ impl Default for CompactSettings {
     }
 }
 
-/// A file of a table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct LakeFile {
-    /// Within the table.
-    pub(super) path: String,
-    pub(super) bytes: u64,
-    /// As far as the log says.
-    pub(super) rows: Option<u64>,
-    /// No row of it was deleted by somebody else.
-    pub(super) is_whole: bool,
-}
-
-impl LakeFile {
-    /// Its partition, like `2026-01-31`.
-    pub(super) fn date(&self) -> Option<&str> {
-        self.path.strip_prefix("date=")?.split('/').next()
-    }
-}
-
 /// The files of a table at one version.
 #[derive(Debug)]
 pub struct TableFiles {
     pub(super) table: Table,
-    pub(super) reader: DeltaTable,
+    pub(super) files: Files,
     /// Of the newest exchange.
     pub(super) exchanged: i64,
     /// Files with later positions are not merged.
@@ -131,7 +112,7 @@ pub struct Task {
     table: Table,
     /// Of the exchange that it becomes.
     version: i64,
-    files: Vec<LakeFile>,
+    files: Vec<Arc<LakeFile>>,
     merge: bool,
 }
 
@@ -191,30 +172,28 @@ impl Compactor {
     }
 
     /// What is to be done next with a table; `None` if nothing is. `now` is log time.
-    ///
-    /// # Errors
-    /// If the table cannot be read.
-    pub fn task(&self, of: &TableFiles, now: UnixMicros) -> Result<Option<Task>, LakeError> {
-        let TableFiles { table, reader, exchanged, merge_up_to } = of;
-        let mut files = delta::lake_files(*table, reader)?;
+    #[must_use]
+    pub fn task(&self, of: &TableFiles, now: UnixMicros) -> Option<Task> {
+        let TableFiles { table, files, exchanged, merge_up_to } = of;
+        let mut files: Vec<Arc<LakeFile>> = files.iter().cloned().collect();
         let task = |files, merge| Task { table: *table, version: exchanged + 1, files, merge };
         // The state of alerts is read from their history, however old.
         if *table != Table::Alerts {
             let first = delta::date_text(UnixMicros(now.0.saturating_sub(self.settings.retention_us)).date32());
             let is_old = |file: &LakeFile| file.date().is_some_and(|date| date < first.as_str());
-            let old: Vec<LakeFile> = files.extract_if(.., |file| is_old(file)).take(FILES_MAX).collect();
+            let old: Vec<Arc<LakeFile>> = files.extract_if(.., |file| is_old(file)).take(FILES_MAX).collect();
             if !old.is_empty() {
-                return Ok(Some(task(old, false)));
+                return Some(task(old, false));
             }
         }
         if !self.settings.merge {
-            return Ok(None);
+            return None;
         }
         files.retain(|file| {
             let is_open = FileName::parse(&file.path).is_some_and(|name| name.last > *merge_up_to);
             !is_open && !self.left_alone.contains(&(*table, file.path.clone()))
         });
-        Ok(choose(&files, &self.writer, &self.settings).map(|files| task(files, true)))
+        choose(&files, &self.writer, &self.settings).map(|files| task(files, true))
     }
 
     /// Does what takes long of a task; `None` if it was cancelled, which is asked before each batch of rows.
@@ -246,7 +225,7 @@ impl Compactor {
     fn merge(
         &self,
         table: Table,
-        files: &[LakeFile],
+        files: &[Arc<LakeFile>],
         is_cancelled: &dyn Fn() -> bool,
     ) -> Result<Option<DataFile>, LakeError> {
         let corrupt = |path: &str, what: String| LakeError::other(table, MERGE, format!("\"{path}\" {what}"));
@@ -295,8 +274,8 @@ impl Compactor {
                     write_sums(sums, &schema, &mut write)?;
                 }
             }
-            if file.rows.is_some_and(|expected| expected != rows) {
-                return Err(corrupt(&file.path, format!("has {rows} rows, its log says {:?}", file.rows)));
+            if let Some(expected) = file.rows().filter(|expected| *expected != rows) {
+                return Err(corrupt(&file.path, format!("has {rows} rows, its log says {expected}")));
             }
         }
         if let Some(sums) = &mut sums {
@@ -392,13 +371,13 @@ pub(super) fn in_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<Recor
 }
 
 /// A file with its first and last log position.
-type Placed<'a> = (i64, i64, &'a LakeFile);
+type Placed<'a> = (i64, i64, &'a Arc<LakeFile>);
 
 /// Files to be merged, in their order: small ones of one date and one fold of this writer that follow each other.
 ///
 /// They are as many as `files_min`, and all together (`files_min` + 1) / 2 times as large as the largest of them. So a row is
 /// written again only into a file that is larger by that factor, however slowly small files come in behind a large one.
-fn choose(files: &[LakeFile], writer: &str, settings: &CompactSettings) -> Option<Vec<LakeFile>> {
+fn choose(files: &[Arc<LakeFile>], writer: &str, settings: &CompactSettings) -> Option<Vec<Arc<LakeFile>>> {
     let mut groups: BTreeMap<(&str, &str), Vec<Placed<'_>>> = BTreeMap::new();
     for file in files {
         if let (Some(date), Some(name)) = (file.date(), FileName::parse(&file.path))
@@ -412,13 +391,12 @@ fn choose(files: &[LakeFile], writer: &str, settings: &CompactSettings) -> Optio
         let files_min = if date == newest { settings.files_min } else { 2 };
         group.sort_unstable_by_key(|(first, last, _)| (*first, *last));
         let rows_max = if date == newest { settings.small_rows } else { u64::MAX };
-        let is_small = |file: &LakeFile| {
-            file.bytes < settings.small_bytes && file.rows.is_none_or(|rows| rows < rows_max) && file.is_whole
-        };
+        let is_small =
+            |file: &LakeFile| file.bytes < settings.small_bytes && file.rows().is_none_or(|rows| rows < rows_max);
         for run in group.split(|(_, _, file)| !is_small(file)) {
             let bytes: Vec<u64> = run.iter().map(|(_, _, file)| file.bytes).collect();
             if let Some(window) = window(&bytes, files_min.max(2), settings.target_bytes) {
-                return Some(run[window].iter().map(|(_, _, file)| (*file).clone()).collect());
+                return Some(run[window].iter().map(|(_, _, file)| Arc::clone(file)).collect());
             }
         }
     }
@@ -449,9 +427,13 @@ mod tests {
 
     const WRITER: &str = "00112233445566778899aabbccddeeff";
 
-    fn file(date: &str, owner: &str, first: i64, bytes: u64) -> LakeFile {
+    fn file(date: &str, owner: &str, first: i64, bytes: u64) -> Arc<LakeFile> {
         let path = format!("date={date}/{owner}-{first:020}-{:020}.parquet", first + 9);
-        LakeFile { path, bytes, rows: Some(1), is_whole: true }
+        named(path, bytes)
+    }
+
+    fn named(path: String, bytes: u64) -> Arc<LakeFile> {
+        Arc::new(LakeFile { path, date32: 0, bytes, modified_ms: 0, statistics: None })
     }
 
     fn settings() -> CompactSettings {
@@ -459,12 +441,12 @@ mod tests {
     }
 
     /// First positions of what is chosen.
-    fn chosen(files: &[LakeFile]) -> Vec<i64> {
+    fn chosen(files: &[Arc<LakeFile>]) -> Vec<i64> {
         let chosen = choose(files, WRITER, &settings()).unwrap_or_default();
         chosen.iter().map(|file| FileName::parse(&file.path).unwrap().first).collect()
     }
 
-    fn row(sizes: &[u64]) -> Vec<LakeFile> {
+    fn row(sizes: &[u64]) -> Vec<Arc<LakeFile>> {
         // In the log they stand in any order.
         let files = sizes.iter().enumerate().rev();
         files.map(|(at, bytes)| file("2026-01-02", WRITER, at as i64 * 10, *bytes)).collect()
@@ -474,7 +456,9 @@ mod tests {
     fn files_of_whole_row_groups_wait_until_their_date_is_over() {
         let mut full = row(&[10, 10, 10]);
         for file in &mut full {
-            file.rows = Some(settings().small_rows);
+            let mut statistics = Statistics::new(Table::Calls);
+            statistics.rows = settings().small_rows.cast_signed();
+            Arc::make_mut(file).statistics = Some(statistics);
         }
         assert_eq!(chosen(&full), [0; 0]);
         full.push(file("2026-01-03", WRITER, 30, 10));
@@ -532,8 +516,7 @@ mod tests {
             file("2026-01-02", &other, 50, 10),
             file("2026-01-02", &other, 60, 10),
             file("2026-01-01", WRITER, 5, 10),
-            LakeFile { is_whole: false, ..file("2026-01-02", WRITER, 20, 10) },
-            LakeFile { path: "date=2026-01-02/part-0.parquet".into(), ..file("2026-01-02", WRITER, 30, 10) },
+            named("date=2026-01-02/part-0.parquet".into(), 10),
         ];
         assert_eq!(chosen(&files), [0; 0]);
         // No more comes of an earlier date, so fewer are enough.

@@ -16,12 +16,10 @@ use arrow::datatypes::{Date32Type, Int64Type, SchemaRef};
 use arrow::error::ArrowError;
 use async_trait::async_trait;
 use bytes::Bytes;
-use datafusion::catalog::{Session, TableProvider};
+use datafusion::catalog::TableProvider;
 use datafusion::common::ScalarValue;
-use datafusion::datasource::TableType;
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, col, lit};
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::logical_expr::{col, lit};
 use datafusion::prelude::SessionContext;
 use delta_kernel::committer::FileSystemCommitter;
 use delta_kernel::engine::arrow_data::ArrowEngineData;
@@ -45,8 +43,10 @@ use toolgauge_proto::table::{ColumnType, Table};
 use url::Url;
 use uuid::Uuid;
 
-use super::compact::{LakeFile, TableFiles};
+use super::compact::TableFiles;
+use super::files::Files;
 use super::names::{self, FileName};
+use super::scan::CommittedRows;
 use super::statistics::{DataFile, Statistics, add_actions, statistics_columns};
 use super::store::FsStore;
 use super::{LakeError, parquet};
@@ -127,7 +127,9 @@ pub(crate) struct DeltaWriter {
     engine: Arc<Engine>,
     runtime: Handle,
     snapshot: SnapshotRef,
-    reader: DeltaTable,
+    /// Of the snapshot, once a commit is done.
+    files: Files,
+    log_store: LogStoreRef,
     session: Arc<SessionState>,
     /// Newest version by `app_id`, as far as asked for.
     versions: HashMap<String, Option<i64>>,
@@ -163,28 +165,6 @@ fn delta_fields(table: Table) -> Result<Vec<StructField>, LakeError> {
     fields.collect::<Result<_, delta_kernel::Error>>().map_err(|source| LakeError::kernel(table, "define", source))
 }
 
-/// Gives a table of an earlier version the columns that have been added since. In the files that are there they are null.
-fn add_new_columns(table: Table, reader: DeltaTable, runtime: &Handle) -> Result<DeltaTable, LakeError> {
-    let fields = delta_fields(table)?;
-    let state = reader.snapshot().map_err(|e| LakeError::delta(table, "read", e))?;
-    let schema = state.schema();
-    let known: Vec<&String> = schema.fields().map(|field| field.name()).collect();
-    let new = fields.get(known.len()..).unwrap_or_default().to_vec();
-    let is_earlier = fields.len() >= known.len()
-        && fields.iter().zip(&known).all(|(field, known)| field.name() == *known)
-        && new.iter().all(|field| field.nullable);
-    if !is_earlier {
-        let columns = known.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
-        return Err(LakeError::OtherColumns { table, columns });
-    }
-    if new.is_empty() {
-        return Ok(reader);
-    }
-    runtime
-        .block_on(reader.add_columns().with_fields(new).into_future())
-        .map_err(|e| LakeError::delta(table, "add columns to", e))
-}
-
 impl DeltaWriter {
     /// Opens the table, or creates it; one of an earlier version gets the columns that it lacks.
     pub(crate) fn open(
@@ -194,14 +174,48 @@ impl DeltaWriter {
         session: Arc<SessionState>,
     ) -> Result<Self, LakeError> {
         let mut opened = Self::open_as_it_is(table, store, runtime, session)?;
-        let version = opened.reader.version();
-        opened.reader = add_new_columns(table, opened.reader, &opened.runtime)?;
-        if opened.reader.version() != version {
-            opened.snapshot = Snapshot::builder_from(opened.snapshot)
-                .build(opened.engine.as_ref())
-                .map_err(|e| LakeError::kernel(table, "read the log of", e))?;
-        }
+        opened.add_new_columns()?;
         Ok(opened)
+    }
+
+    /// In the files that are there they are null.
+    fn add_new_columns(&mut self) -> Result<(), LakeError> {
+        let table = self.table;
+        let fields = delta_fields(table)?;
+        let schema = self.snapshot.schema();
+        let known: Vec<&String> = schema.fields().map(|field| field.name()).collect();
+        let new = fields.get(known.len()..).unwrap_or_default().to_vec();
+        let is_earlier = fields.len() >= known.len()
+            && fields.iter().zip(&known).all(|(field, known)| field.name() == *known)
+            && new.iter().all(|field| field.nullable);
+        if !is_earlier {
+            let columns = known.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+            return Err(LakeError::OtherColumns { table, columns });
+        }
+        if new.is_empty() {
+            return Ok(());
+        }
+        let known = self.known_to_deltalake()?;
+        self.runtime
+            .block_on(known.add_columns().with_fields(new).into_future())
+            .map_err(|e| LakeError::delta(table, "add columns to", e))?;
+        self.read_log()
+    }
+
+    /// For what the kernel cannot do. It reads the whole log.
+    fn known_to_deltalake(&self) -> Result<DeltaTable, LakeError> {
+        let mut known = DeltaTable::new(Arc::clone(&self.log_store));
+        self.runtime.block_on(known.load()).map_err(|e| LakeError::delta(self.table, "open", e))?;
+        Ok(known)
+    }
+
+    /// Brings the snapshot and the files up to what the log says.
+    fn read_log(&mut self) -> Result<(), LakeError> {
+        self.snapshot = Snapshot::builder_from(Arc::clone(&self.snapshot))
+            .build(self.engine.as_ref())
+            .map_err(|e| LakeError::kernel(self.table, "read the log of", e))?;
+        self.files = Files::of(self.table, &self.snapshot, self.engine.as_ref())?;
+        Ok(())
     }
 
     fn open_as_it_is(
@@ -224,7 +238,7 @@ impl DeltaWriter {
         let inner =
             logstore_with(root, &url, StorageConfig::default()).map_err(|e| LakeError::delta(table, "open", e))?;
         let log_store: LogStoreRef = Arc::new(LeanLogStore { inner, engine: Arc::clone(&engine) });
-        let opened = runtime.block_on(async {
+        let created = runtime.block_on(async {
             if !log_store.is_delta_table_location().await? {
                 CreateBuilder::new()
                     .with_log_store(Arc::clone(&log_store))
@@ -239,21 +253,14 @@ impl DeltaWriter {
                     .with_configuration_property(TableProperty::DeletedFileRetentionDuration, Some("interval 1 hours"))
                     .await?;
             }
-            let mut reader = DeltaTable::new(log_store);
-            reader.load().await?;
-            Ok(reader)
+            Ok(())
         });
-        let reader = opened.map_err(|e| LakeError::delta(table, "open", e))?;
+        created.map_err(|e| LakeError::delta(table, "open", e))?;
         let snapshot = Snapshot::builder_for(url.as_str())
             .build(engine.as_ref())
             .map_err(|e| LakeError::kernel(table, "read the log of", e))?;
-        Ok(Self { table, store, engine, runtime, snapshot, reader, session, versions: HashMap::new() })
-    }
-
-    fn file_paths(&self) -> Result<Vec<String>, LakeError> {
-        let state = self.reader.snapshot().map_err(|e| LakeError::delta(self.table, "read", e))?;
-        let paths = state.log_data().into_iter().map(|file| file.path().to_string());
-        Ok(paths.collect())
+        let files = Files::of(table, &snapshot, engine.as_ref())?;
+        Ok(Self { table, store, engine, runtime, snapshot, files, log_store, session, versions: HashMap::new() })
     }
 
     /// The newest version that a commit of this `app_id` carried. A fold of a new log goes on where that of another log
@@ -276,10 +283,10 @@ impl DeltaWriter {
     fn committed_by_others(&self, app_id: &str) -> Result<Option<i64>, LakeError> {
         let (writer, fold) = names::parts(app_id);
         let mut newest = None;
-        for file in self.file_paths()? {
-            match FileName::parse(&file) {
+        for file in self.files.iter() {
+            match FileName::parse(&file.path) {
                 Some(name) if name.fold == fold && name.writer == writer => {
-                    return Err(LakeError::LostTransaction { table: self.table, file });
+                    return Err(LakeError::LostTransaction { table: self.table, file: file.path.clone() });
                 }
                 Some(name) if name.fold == fold && !fold.is_empty() => newest = newest.max(Some(name.last)),
                 _ => {}
@@ -296,15 +303,14 @@ impl DeltaWriter {
     }
 
     /// For each commit that has rows: its position, and how many.
-    pub(crate) fn commits(&self) -> Result<BTreeMap<i64, u64>, LakeError> {
-        let state = self.reader.snapshot().map_err(|e| LakeError::delta(self.table, "read", e))?;
+    pub(crate) fn commits(&self) -> BTreeMap<i64, u64> {
         let mut commits = BTreeMap::new();
-        for file in state.log_data() {
-            if let Some(name) = FileName::parse(&file.path()) {
-                *commits.entry(name.last).or_default() += file.num_records().unwrap_or(0) as u64;
+        for file in self.files.iter() {
+            if let Some(name) = FileName::parse(&file.path) {
+                *commits.entry(name.last).or_default() += file.rows().unwrap_or(0);
             }
         }
-        Ok(commits)
+        commits
     }
 
     /// The committed rows of a range of log positions, after `after` and up to `up_to`, a batch at a time.
@@ -315,7 +321,7 @@ impl DeltaWriter {
         columns: &[&str],
         mut each: impl FnMut(&RecordBatch) -> Result<(), ArrowError>,
     ) -> Result<(), LakeError> {
-        let provider = self.provider()?;
+        let provider = self.provider();
         let read = async {
             let rows = SessionContext::new_with_state(self.session.as_ref().clone())
                 .read_table(provider)?
@@ -334,7 +340,7 @@ impl DeltaWriter {
 
     /// The series of a date that have names, and whether there are others. Only of `calls_1m`.
     pub(super) fn series_of(&self, date: i32) -> Result<(HashSet<u128>, bool), LakeError> {
-        let provider = self.provider()?;
+        let provider = self.provider();
         let (mut found, mut others) = (HashSet::new(), false);
         let read = async {
             let rows = SessionContext::new_with_state(self.session.as_ref().clone())
@@ -367,11 +373,11 @@ impl DeltaWriter {
     }
 
     /// So many of the newest dates that it has files of, as days since 1970.
-    pub(super) fn newest_dates(&self, dates: usize) -> Result<Vec<i32>, LakeError> {
-        let mut found: Vec<i32> = self.file_paths()?.iter().filter_map(|path| date_of(path)).collect();
+    pub(super) fn newest_dates(&self, dates: usize) -> Vec<i32> {
+        let mut found: Vec<i32> = self.files.iter().map(|file| file.date32).collect();
         found.sort_unstable();
         found.dedup();
-        Ok(found.split_off(found.len().saturating_sub(dates)))
+        found.split_off(found.len().saturating_sub(dates))
     }
 
     /// Version of the table.
@@ -380,16 +386,14 @@ impl DeltaWriter {
     }
 
     /// Files of the table.
-    pub(crate) fn files(&self) -> u64 {
-        self.reader.snapshot().map_or(0, |state| state.log_data().num_files() as u64)
+    pub(crate) fn files(&self) -> &Files {
+        &self.files
     }
 
     /// The committed rows as a table.
-    pub(crate) fn provider(&self) -> Result<Arc<dyn TableProvider>, LakeError> {
-        let built = self.reader.table_provider().with_session(Arc::clone(&self.session));
-        let inner: Arc<dyn TableProvider> =
-            self.runtime.block_on(built.into_future()).map_err(|e| LakeError::other(self.table, "read", e))?;
-        Ok(Arc::new(Committed { inner, table: self.reader.clone() }))
+    pub(crate) fn provider(&self) -> Arc<dyn TableProvider> {
+        let store = Arc::new(self.store.clone());
+        Arc::new(CommittedRows { table: self.table, store, files: self.files.clone() })
     }
 
     /// Identities of at most so many rows of frames before this log position, the newest, oldest first. Only of `calls`.
@@ -397,9 +401,9 @@ impl DeltaWriter {
         if position <= 1 || max == 0 {
             return Ok(Vec::new());
         }
-        let from = self.begin_of_newest(max)?;
+        let from = self.begin_of_newest(max);
         let fault = |e| LakeError::other(self.table, "read identities of", e);
-        let provider = self.provider()?;
+        let provider = self.provider();
         let mut found = Vec::new();
         let read = async {
             let rows = SessionContext::new_with_state(self.session.as_ref().clone())
@@ -425,22 +429,21 @@ impl DeltaWriter {
     }
 
     /// The log position with which so many of the newest rows begin, as far as the files tell.
-    fn begin_of_newest(&self, rows: usize) -> Result<i64, LakeError> {
-        let state = self.reader.snapshot().map_err(|e| LakeError::delta(self.table, "read", e))?;
-        let mut files: Vec<(i64, usize)> = state
-            .log_data()
-            .into_iter()
-            .filter_map(|file| Some((FileName::parse(&file.path())?.first, file.num_records().unwrap_or(0))))
+    fn begin_of_newest(&self, rows: usize) -> i64 {
+        let mut files: Vec<(i64, u64)> = self
+            .files
+            .iter()
+            .filter_map(|file| Some((FileName::parse(&file.path)?.first, file.rows().unwrap_or(0))))
             .collect();
         files.sort_unstable();
-        let mut left = rows;
+        let mut left = rows as u64;
         for (first, records) in files.into_iter().rev() {
             left = left.saturating_sub(records);
             if left == 0 {
-                return Ok(first);
+                return first;
             }
         }
-        Ok(0)
+        0
     }
 
     /// Appends rows (all in the table's live schema, or all in its settled one) and makes them durable, in one transaction.
@@ -480,7 +483,7 @@ impl DeltaWriter {
             }
         }
         self.remember(app_id, Some(version));
-        self.refresh_readers()?;
+        self.follow(&HashSet::new(), &files, time_ms)?;
         self.checkpoint_if_due(time_ms)?;
         Ok(true)
     }
@@ -527,7 +530,9 @@ impl DeltaWriter {
         } else {
             self.versions.remove(app_id);
         }
-        self.refresh_readers()?;
+        let (removed, added) =
+            if done { (removed, added.map_or(&[][..], std::slice::from_ref)) } else { Default::default() };
+        self.follow(&removed, added, time_ms)?;
         self.checkpoint_if_due(time_ms)?;
         Ok(done)
     }
@@ -581,18 +586,20 @@ impl DeltaWriter {
         self.end(transaction)
     }
 
-    fn refresh_readers(&mut self) -> Result<(), LakeError> {
-        self.runtime
-            .block_on(self.reader.update_incremental(None))
-            .map_err(|e| LakeError::delta(self.table, "refresh", e))
+    /// Brings the files up to the snapshot, after a commit of these.
+    fn follow(&mut self, removed: &HashSet<&str>, added: &[DataFile], time_ms: i64) -> Result<(), LakeError> {
+        let version = self.snapshot.version();
+        if version != self.files.version() && !self.files.follow(version, removed, added, time_ms) {
+            // Somebody else has committed, too.
+            self.files = Files::of(self.table, &self.snapshot, self.engine.as_ref())?;
+        }
+        Ok(())
     }
 
-    /// After [`Self::refresh_readers`]: the checkpoint may find no room, and the commit, tried again, is found to be there
-    /// and refreshes nothing.
+    /// After [`Self::follow`]: the checkpoint may find no room, and the commit, tried again, is found to be there.
     fn checkpoint_if_due(&mut self, now_ms: i64) -> Result<(), LakeError> {
         if self.snapshot.version().is_multiple_of(CHECKPOINT_COMMITS) {
             self.checkpoint(now_ms)?;
-            self.reload()?;
         }
         Ok(())
     }
@@ -671,19 +678,9 @@ impl DeltaWriter {
             .checkpoint(self.engine.as_ref(), None)
             .map_err(|e| LakeError::kernel(self.table, "checkpoint", e))?;
         self.snapshot = snapshot;
-        let log_store = self.reader.log_store();
         let (version, before_ms) = (self.snapshot.version(), now_ms - LOG_RETENTION_MS);
-        let clean = deltalake::checkpoints::cleanup_expired_logs_for(version, log_store.as_ref(), before_ms, None);
+        let clean = deltalake::checkpoints::cleanup_expired_logs_for(version, self.log_store.as_ref(), before_ms, None);
         self.runtime.block_on(clean).map_err(|e| LakeError::delta(self.table, "clean the log of", e))?;
-        Ok(())
-    }
-
-    /// Reads the readers' snapshot anew. A refresh looks at every batch of files that was ever added, and each commit adds
-    /// one, so that refreshes would cost more and more; a checkpoint has all files in few.
-    fn reload(&mut self) -> Result<(), LakeError> {
-        let mut reader = DeltaTable::new(self.reader.log_store());
-        self.runtime.block_on(reader.load()).map_err(|e| LakeError::delta(self.table, "reload", e))?;
-        self.reader = reader;
         Ok(())
     }
 
@@ -691,7 +688,7 @@ impl DeltaWriter {
     /// between the write of a file and its commit left. Only at the start. Files that were in the table and are to be
     /// removed later, because readers of an earlier version may still want them, are given back.
     pub(crate) fn sweep(&self, writer: &str) -> Result<Vec<Path>, LakeError> {
-        let named: HashSet<String> = self.file_paths()?.into_iter().map(|path| self.full(&path).into()).collect();
+        let named: HashSet<String> = self.files.iter().map(|file| self.full(&file.path).into()).collect();
         let fault = |e| LakeError::other(self.table, "sweep", e);
         let mut unnamed = self.store.walk(&Path::from(self.table.name())).map_err(fault)?;
         unnamed.retain(|path| path.parts().nth(1).is_some_and(|part| part.as_ref().starts_with("date=")));
@@ -717,11 +714,11 @@ impl DeltaWriter {
     /// Files that were taken out of the table, below the lake's folder, as long as the log remembers them.
     fn removed(&self) -> Result<HashSet<String>, LakeError> {
         let fault = |e| LakeError::delta(self.table, "read the log of", e);
-        let state = self.reader.snapshot().map_err(fault)?;
-        let log_store = self.reader.log_store();
+        let known = self.known_to_deltalake()?;
+        let state = known.snapshot().map_err(fault)?;
         let mut removed = HashSet::new();
         self.runtime.block_on(async {
-            let mut files = state.all_tombstones(log_store.as_ref());
+            let mut files = state.all_tombstones(self.log_store.as_ref());
             while let Some(file) = files.next().await {
                 removed.insert(self.full(&file.map_err(fault)?.path()).into());
             }
@@ -734,74 +731,14 @@ impl DeltaWriter {
     /// this version of their own.
     pub(super) fn table_files(&mut self, app_id: &str, merge_up_to: i64) -> Result<TableFiles, LakeError> {
         let exchanged = self.committed(app_id)?.unwrap_or(0);
-        Ok(TableFiles { table: self.table, reader: self.reader.clone(), exchanged, merge_up_to })
+        Ok(TableFiles { table: self.table, files: self.files.clone(), exchanged, merge_up_to })
     }
-
-    /// All files of the table.
-    pub(super) fn all_files(&self) -> Result<Vec<LakeFile>, LakeError> {
-        lake_files(self.table, &self.reader)
-    }
-}
-
-/// All files of a table.
-pub(super) fn lake_files(table: Table, reader: &DeltaTable) -> Result<Vec<LakeFile>, LakeError> {
-    let state = reader.snapshot().map_err(|e| LakeError::delta(table, "read", e))?;
-    let files = state.log_data().into_iter().map(|file| LakeFile {
-        path: file.path().to_string(),
-        bytes: file.size().unsigned_abs(),
-        rows: file.num_records().map(|rows| rows as u64),
-        is_whole: file.deletion_vector_descriptor().is_none(),
-    });
-    Ok(files.collect())
-}
-
-/// The date of a file, as days since 1970.
-fn date_of(path: &str) -> Option<i32> {
-    let text = path.strip_prefix("date=")?.split('/').next()?;
-    let date = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
-    i32::try_from((date - chrono::DateTime::UNIX_EPOCH.date_naive()).num_days()).ok()
 }
 
 /// A date as partitions write it, from the days since 1970.
 pub(super) fn date_text(date32: i32) -> String {
     let date = chrono::DateTime::UNIX_EPOCH.date_naive() + chrono::Duration::days(i64::from(date32));
     date.format("%Y-%m-%d").to_string()
-}
-
-/// The committed rows; makes sure that the session that scans them knows where they are.
-#[derive(Debug)]
-struct Committed {
-    inner: Arc<dyn TableProvider>,
-    table: DeltaTable,
-}
-
-#[async_trait]
-impl TableProvider for Committed {
-    fn schema(&self) -> SchemaRef {
-        self.inner.schema()
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::Base
-    }
-
-    fn supports_filters_pushdown(
-        &self,
-        filters: &[&Expr],
-    ) -> datafusion::error::Result<Vec<TableProviderFilterPushDown>> {
-        self.inner.supports_filters_pushdown(filters)
-    }
-
-    async fn scan(
-        &self,
-        session: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        filters: &[Expr],
-        limit: Option<usize>,
-    ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
-        self.table.update_datafusion_session(session)?;
-        self.inner.scan(session, projection, filters, limit).await
-    }
 }
 
 /// Keeps so many of the greatest, in any order.

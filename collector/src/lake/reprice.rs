@@ -37,10 +37,11 @@ use toolgauge_analytics::series::KnownSeries;
 use toolgauge_proto::table::Table;
 use toolgauge_proto::time::UnixMicros;
 
-use super::compact::{Exchange, LakeFile, file_schema, in_schema, read_file};
+use super::compact::{Exchange, file_schema, in_schema, read_file};
+use super::files::LakeFile;
 use super::names::{FileName, merged_name};
 use super::statistics::{DataFile, Statistics, statistics_columns};
-use super::{LakeError, LakeTables, compact_id, delta, hours, parquet as encoding};
+use super::{LakeError, LakeTables, compact_id, hours, parquet as encoding};
 
 /// Says which dates are being priced anew, as `FROM TO`; in the lake's folder as long as that is not done.
 const NOTE: &str = "repricing";
@@ -117,14 +118,13 @@ impl LakeTables {
         self.store.remove(&Path::from(NOTE)).map_err(|error| fault(Table::Calls, error))
     }
 
-    fn files_of(&mut self, table: Table, dates: &RangeInclusive<String>) -> Result<Vec<LakeFile>, LakeError> {
-        let mut files = delta::lake_files(table, &self.files(table)?.reader)?;
-        files.retain(|file| file.date().is_some_and(|date| dates.contains(&date.to_owned())));
-        files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        if let Some(cut) = files.iter().find(|file| !file.is_whole || FileName::parse(&file.path).is_none()) {
-            let what =
-                "is not one of ours, or somebody has deleted rows of it; dates with such files cannot be priced anew";
-            return Err(fault(table, format!("\"{}\" {what}", cut.path)));
+    fn files_of(&self, table: Table, dates: &RangeInclusive<String>) -> Result<Vec<Arc<LakeFile>>, LakeError> {
+        let files = self.writers[table as usize].files().iter();
+        let files: Vec<Arc<LakeFile>> =
+            files.filter(|file| file.date().is_some_and(|date| dates.contains(&date.to_owned()))).cloned().collect();
+        if let Some(other) = files.iter().find(|file| FileName::parse(&file.path).is_none()) {
+            let what = "is not one of ours; dates with such files cannot be priced anew";
+            return Err(fault(table, format!("\"{}\" {what}", other.path)));
         }
         Ok(files)
     }
@@ -152,7 +152,7 @@ impl LakeTables {
                     self.forget_slo_counts(now)?;
                 }
                 let added = new.publish()?;
-                self.replace(Table::Calls, vec![file.path], Some(added), now)?;
+                self.replace(Table::Calls, vec![file.path.clone()], Some(added), now)?;
             }
             done.files += 1;
             if !progress(&done) {
@@ -164,23 +164,24 @@ impl LakeTables {
 
     /// Takes everything out of `slo_1m`, which is a cache of `calls`: it does not say which of its counts are of costs.
     fn forget_slo_counts(&mut self, now: UnixMicros) -> Result<(), LakeError> {
-        let files = delta::lake_files(Table::Slo1m, &self.files(Table::Slo1m)?.reader)?;
+        let files: Vec<String> =
+            self.writers[Table::Slo1m as usize].files().iter().map(|file| file.path.clone()).collect();
         if files.is_empty() {
             return Ok(());
         }
-        self.replace(Table::Slo1m, files.into_iter().map(|file| file.path).collect(), None, now)
+        self.replace(Table::Slo1m, files, None, now)
     }
 
     /// Folds `calls` of these dates again into the files of `calls_1m` and `calls_1h` that there are.
     fn refold(&mut self, dates: &RangeInclusive<String>, now: UnixMicros) -> Result<(), LakeError> {
-        let mut calls: BTreeMap<String, Vec<LakeFile>> = BTreeMap::new();
+        let mut calls: BTreeMap<String, Vec<Arc<LakeFile>>> = BTreeMap::new();
         for file in self.files_of(Table::Calls, dates)? {
             calls.entry(file.date().unwrap_or_default().to_owned()).or_default().push(file);
         }
         // What hours were summed up to must stay the end of a file.
         let hours = self.calls_1h.cursor().as_i64();
         for table in [Table::Calls1m, Table::Calls1h] {
-            let mut sums: BTreeMap<(String, String, bool), Vec<LakeFile>> = BTreeMap::new();
+            let mut sums: BTreeMap<(String, String, bool), Vec<Arc<LakeFile>>> = BTreeMap::new();
             for file in self.files_of(table, dates)? {
                 // Files of one writer, as the names of others must not be taken.
                 if let (Some(date), Some(name)) = (file.date(), FileName::parse(&file.path)) {
@@ -201,8 +202,8 @@ impl LakeTables {
     fn refold_files(
         &mut self,
         table: Table,
-        calls: &[LakeFile],
-        files: Vec<LakeFile>,
+        calls: &[Arc<LakeFile>],
+        files: Vec<Arc<LakeFile>>,
         now: UnixMicros,
     ) -> Result<(), LakeError> {
         let names: Vec<FileName<'_>> = files.iter().filter_map(|file| FileName::parse(&file.path)).collect();
@@ -227,7 +228,7 @@ impl LakeTables {
             known.learn(date, self.writers[Table::Calls1m as usize].series_of(date)?.0);
         }
         drop(rollup.fold_series(&known));
-        let date = files.first().and_then(LakeFile::date).unwrap_or_default();
+        let date = files.first().and_then(|file| file.date()).unwrap_or_default();
         let mut new = NewFile::begin(self, table, date, FileName { first, last, ..some })?;
         let mut batches = rollup.batches().map_err(|error| fault(table, error))?;
         if table == Table::Calls1h {
@@ -237,7 +238,7 @@ impl LakeTables {
             new.write(&batch)?;
         }
         let added = new.publish()?;
-        self.replace(table, files.into_iter().map(|file| file.path).collect(), Some(added), now)
+        self.replace(table, files.iter().map(|file| file.path.clone()).collect(), Some(added), now)
     }
 
     /// The rows of a file of `calls`, a batch at a time.
@@ -253,8 +254,8 @@ impl LakeTables {
             rows += batch.num_rows() as u64;
             each(&batch)?;
         }
-        if file.rows.is_some_and(|expected| expected != rows) {
-            let what = format!("\"{}\" has {rows} rows, its log says {:?}", file.path, file.rows);
+        if let Some(expected) = file.rows().filter(|expected| *expected != rows) {
+            let what = format!("\"{}\" has {rows} rows, its log says {expected}", file.path);
             return Err(fault(Table::Calls, what));
         }
         Ok(())

@@ -7,7 +7,7 @@ use arrow::array::{
     StructArray, TimestampMicrosecondArray,
 };
 use arrow::compute;
-use arrow::datatypes::{DataType, Field, Int64Type, TimestampMicrosecondType, UInt16Type};
+use arrow::datatypes::{Field, Int64Type, TimestampMicrosecondType, UInt16Type};
 use arrow::error::ArrowError;
 use toolgauge_proto::table::{ColumnType, Table};
 
@@ -51,7 +51,8 @@ enum Bounds {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ColumnStatistics {
     name: &'static str,
-    nulls: i64,
+    /// `None` if the log does not say.
+    nulls: Option<i64>,
     bounds: Bounds,
 }
 
@@ -59,6 +60,7 @@ struct ColumnStatistics {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Statistics {
     pub(super) rows: i64,
+    /// Those of [`statistics_columns`], in their order.
     columns: Vec<ColumnStatistics>,
 }
 
@@ -70,7 +72,7 @@ impl Statistics {
                 ColumnType::Int64 => Bounds::Long(None),
                 _ => Bounds::Text(None),
             };
-            ColumnStatistics { name, nulls: 0, bounds }
+            ColumnStatistics { name, nulls: Some(0), bounds }
         });
         Self { rows: 0, columns: columns.collect() }
     }
@@ -86,7 +88,7 @@ impl Statistics {
         self.rows += batch.num_rows() as i64;
         for column in &mut self.columns {
             let array = &batch[column.name];
-            column.nulls += array.null_count() as i64;
+            column.nulls = column.nulls.map(|nulls| nulls + array.null_count() as i64);
             match &mut column.bounds {
                 Bounds::Micros(bounds) => {
                     let array = array.as_primitive::<TimestampMicrosecondType>();
@@ -104,6 +106,94 @@ impl Statistics {
             }
         }
     }
+
+    /// What the log will say of these.
+    pub(super) fn as_logged(&self) -> Self {
+        let mut logged = self.clone();
+        for column in &mut logged.columns {
+            match &mut column.bounds {
+                // The log holds milliseconds: the lower end is rounded down and the upper one up, or files would be
+                // skipped that hold the rows asked for.
+                Bounds::Micros(bounds) => {
+                    *bounds = bounds.map(|(lo, hi)| (lo - lo.rem_euclid(1_000), hi + (-hi).rem_euclid(1_000)));
+                }
+                Bounds::Long(_) => {}
+                Bounds::Text(bounds) => {
+                    bounds.take_if(|(lo, hi)| lo.len().max(hi.len()) > STATISTICS_TEXT_BYTES);
+                }
+            }
+        }
+        logged
+    }
+
+    /// What the log says, in the kernel's shape, of the file in this row; `None` if it does not say how many rows there are.
+    pub(super) fn from_log(table: Table, logged: &StructArray, row: usize) -> Option<Self> {
+        let part = |name| logged.column_by_name(name).and_then(|part| part.as_struct_opt());
+        let (nulls, minimum, maximum) = (part("nullCount"), part("minValues"), part("maxValues"));
+        let number = |array: &ArrayRef| {
+            let array = array.as_primitive_opt::<Int64Type>()?;
+            array.is_valid(row).then(|| array.value(row))
+        };
+        let mut statistics = Self::new(table);
+        statistics.rows = logged.column_by_name("numRecords").and_then(number)?;
+        for column in &mut statistics.columns {
+            let of = |part: Option<&StructArray>| part.and_then(|part| part.column_by_name(column.name)).cloned();
+            column.nulls = of(nulls).as_ref().and_then(number);
+            let (Some(minimum), Some(maximum)) = (of(minimum), of(maximum)) else { continue };
+            match &mut column.bounds {
+                Bounds::Micros(bounds) => {
+                    let micros = |array: &ArrayRef| {
+                        let array = array.as_primitive_opt::<TimestampMicrosecondType>()?;
+                        array.is_valid(row).then(|| array.value(row))
+                    };
+                    *bounds = micros(&minimum).zip(micros(&maximum));
+                }
+                Bounds::Long(bounds) => *bounds = number(&minimum).zip(number(&maximum)),
+                Bounds::Text(bounds) => {
+                    let text = |array: &ArrayRef| {
+                        let array = array.as_string_opt::<i32>()?;
+                        array.is_valid(row).then(|| array.value(row).to_owned())
+                    };
+                    *bounds = text(&minimum).zip(text(&maximum));
+                }
+            }
+        }
+        Some(statistics)
+    }
+}
+
+/// An end of the bounds of a column, for each of these files.
+pub(super) fn ends<'a>(
+    table: Table,
+    column: usize,
+    files: impl Iterator<Item = Option<&'a Statistics>>,
+    maximum: bool,
+) -> ArrayRef {
+    let pick = |(lo, hi): &(i64, i64)| if maximum { *hi } else { *lo };
+    let bounds = files.map(|file| file.map(|file| &file.columns[column].bounds));
+    let numbers = |bounds: Option<&Bounds>| match bounds {
+        Some(Bounds::Micros(bounds) | Bounds::Long(bounds)) => bounds.as_ref().map(pick),
+        _ => None,
+    };
+    match table.columns()[table.index_of(statistics_columns(table)[column])].column_type {
+        ColumnType::Timestamp => {
+            Arc::new(bounds.map(numbers).collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
+        }
+        ColumnType::Int64 => Arc::new(bounds.map(numbers).collect::<Int64Array>()),
+        _ => Arc::new(
+            bounds
+                .map(|bounds| match bounds {
+                    Some(Bounds::Text(Some((lo, hi)))) => Some(if maximum { hi } else { lo }),
+                    _ => None,
+                })
+                .collect::<StringArray>(),
+        ),
+    }
+}
+
+/// How many nulls a column has, for each of these files.
+pub(super) fn nulls<'a>(column: usize, files: impl Iterator<Item = Option<&'a Statistics>>) -> Int64Array {
+    files.map(|file| file.and_then(|file| file.columns[column].nulls)).collect()
 }
 
 fn widen<T: Ord>(bounds: &mut Option<(T, T)>, lo: Option<T>, hi: Option<T>) {
@@ -133,33 +223,17 @@ fn word_ends(array: &ArrayRef) -> Option<(&str, &str)> {
 
 /// The `add` actions of a commit, in the kernel's shape.
 pub(super) fn add_actions(table: Table, files: &[DataFile], modified_ms: i64) -> Result<RecordBatch, ArrowError> {
-    let statistics_of = |pick: &dyn Fn(&DataFile, usize) -> Side| -> StructArray {
-        let fields = statistics_columns(table).iter().enumerate().map(|(i, name)| {
-            let sides: Vec<Side> = files.iter().map(|file| pick(file, i)).collect();
-            let array: ArrayRef = match table.columns()[table.index_of(name)].column_type {
-                ColumnType::Timestamp => Arc::new(
-                    TimestampMicrosecondArray::from(sides.iter().map(Side::number).collect::<Vec<_>>())
-                        .with_timezone("UTC"),
-                ),
-                ColumnType::Int64 => Arc::new(Int64Array::from(sides.iter().map(Side::number).collect::<Vec<_>>())),
-                _ => Arc::new(StringArray::from(sides.iter().map(Side::text).collect::<Vec<_>>())),
-            };
+    let logged: Vec<Statistics> = files.iter().map(|file| file.statistics.as_logged()).collect();
+    let statistics_of = |pick: &dyn Fn(usize) -> ArrayRef| -> StructArray {
+        let fields = statistics_columns(table).iter().enumerate().map(|(at, name)| {
+            let array = pick(at);
             (Arc::new(Field::new(*name, array.data_type().clone(), true)), array)
         });
         StructArray::from(fields.collect::<Vec<_>>())
     };
-    let minimum = statistics_of(&|file, i| Side::of(&file.statistics.columns[i].bounds, false));
-    let maximum = statistics_of(&|file, i| Side::of(&file.statistics.columns[i].bounds, true));
-    let nulls = StructArray::from(
-        statistics_columns(table)
-            .iter()
-            .enumerate()
-            .map(|(i, name)| {
-                let counts: Vec<i64> = files.iter().map(|file| file.statistics.columns[i].nulls).collect();
-                (Arc::new(Field::new(*name, DataType::Int64, true)), Arc::new(Int64Array::from(counts)) as ArrayRef)
-            })
-            .collect::<Vec<_>>(),
-    );
+    let minimum = statistics_of(&|column| ends(table, column, logged.iter().map(Some), false));
+    let maximum = statistics_of(&|column| ends(table, column, logged.iter().map(Some), true));
+    let nulls = statistics_of(&|column| Arc::new(nulls(column, logged.iter().map(Some))));
     let column = |name: &str, array: ArrayRef| (Arc::new(Field::new(name, array.data_type().clone(), true)), array);
     let statistics = StructArray::from(vec![
         column("numRecords", Arc::new(Int64Array::from_iter_values(files.iter().map(|file| file.statistics.rows)))),
@@ -183,41 +257,4 @@ pub(super) fn add_actions(table: Table, files: &[DataFile], modified_ms: i64) ->
         ("modificationTime", Arc::new(Int64Array::from(vec![modified_ms; files.len()])), false),
         ("stats", Arc::new(statistics), true),
     ])
-}
-
-/// One end of some bounds.
-enum Side {
-    Number(Option<i64>),
-    Text(Option<String>),
-}
-
-impl Side {
-    fn of(bounds: &Bounds, maximum: bool) -> Self {
-        match bounds {
-            // The log holds milliseconds: the lower end is rounded down and the upper one up, or files would be
-            // skipped that hold the rows asked for.
-            Bounds::Micros(ends) => {
-                Self::Number(ends.map(|(lo, hi)| if maximum { hi + (-hi).rem_euclid(1_000) } else { lo }))
-            }
-            Bounds::Long(ends) => Self::Number(ends.map(|(lo, hi)| if maximum { hi } else { lo })),
-            Bounds::Text(ends) => {
-                let whole = ends.as_ref().filter(|(lo, hi)| lo.len().max(hi.len()) <= STATISTICS_TEXT_BYTES);
-                Self::Text(whole.map(|(lo, hi)| if maximum { hi.clone() } else { lo.clone() }))
-            }
-        }
-    }
-
-    fn number(&self) -> Option<i64> {
-        match self {
-            Self::Number(number) => *number,
-            Self::Text(_) => None,
-        }
-    }
-
-    fn text(&self) -> Option<String> {
-        match self {
-            Self::Text(text) => text.clone(),
-            Self::Number(_) => None,
-        }
-    }
 }

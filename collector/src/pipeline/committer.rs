@@ -124,7 +124,7 @@ impl Committer {
                 }
             }
         }
-        let committed = self.tables.committed()?;
+        let committed = self.tables.committed();
         Ok(Answer::Done { commit, committed, took: began.elapsed() })
     }
 
@@ -132,11 +132,10 @@ impl Committer {
     fn serve(&mut self, job: Job) -> Result<(), LakeError> {
         match job {
             Job::Append { table, rows, txn, now, answer } => {
-                let appended = self.tables.append(table, &rows, &txn, now).and_then(|new| {
-                    if new {
-                        self.lake.publish_appended(table, self.tables.provider(table)?);
+                let appended = self.tables.append(table, &rows, &txn, now).inspect(|new| {
+                    if *new {
+                        self.lake.publish_appended(table, self.tables.provider(table));
                     }
-                    Ok(new)
                 });
                 reply(table, appended, &answer)
             }
@@ -169,9 +168,9 @@ impl Committer {
         match exchanged {
             Ok(true) => {
                 if table.is_appended_by_readers() {
-                    self.lake.publish_appended(table, self.tables.provider(table)?);
+                    self.lake.publish_appended(table, self.tables.provider(table));
                 }
-                Ok(Some(Answer::Exchanged { committed: self.tables.committed()?, answer }))
+                Ok(Some(Answer::Exchanged { committed: self.tables.committed(), answer }))
             }
             Ok(false) => {
                 drop(answer.send(Ok(false)));

@@ -177,7 +177,7 @@ impl CompactThread {
         let (answer, answered) = sync_channel(1);
         self.send(Job::Files { table, answer })?;
         let files: Result<TableFiles, LakeError> = answered.recv().map_err(|_| Ended)?;
-        let task = files.and_then(|files| self.compactor.task(&files, self.now()));
+        let task = files.map(|files| self.compactor.task(&files, self.now()));
         Ok(task.unwrap_or_else(|error| {
             self.failed("look for files to merge", &error);
             None

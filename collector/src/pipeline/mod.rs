@@ -244,7 +244,7 @@ impl Collector {
         }
         let writer = wal.writer();
         let mut fold = fold;
-        let committed = tables.committed()?;
+        let committed = tables.committed();
         let view = shared::view_of(&fold.view()?, &committed);
         let (wal, frames) = WalHandle::start(wal, clock).map_err(CollectorError::Thread)?;
         let (jobs, to_do) = mpsc::sync_channel(JOBS_MAX);
