@@ -74,7 +74,6 @@ pub(crate) async fn answers(
 pub(crate) struct Day {
     pub(crate) commit: Duration,
     /// Until readers have it.
-    pub(crate) refresh: Duration,
     pub(crate) commits: u32,
     pub(crate) merge: Duration,
     pub(crate) files: u64,
@@ -135,11 +134,9 @@ impl Month {
         let Some((commit, marks)) = self.fold.begin_commit()? else { return Ok(()) };
         let began = Instant::now();
         self.tables.commit(&commit)?;
-        let committed = began.elapsed();
         let readers = self.tables.committed();
         let day = self.days.entry(at.date32()).or_default();
-        day.commit += committed;
-        day.refresh += began.elapsed() - committed;
+        day.commit += began.elapsed();
         day.commits += 1;
         day.files = day.files.max(readers.files.iter().sum());
         self.fold.end_commit(marks);

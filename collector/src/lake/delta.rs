@@ -1,8 +1,9 @@
 //! One Delta table: the only place that touches Delta.
 //!
 //! A commit is a kernel transaction on a snapshot that is kept in memory: it costs the same at any age of the table.
-//! It carries `txn(appId, version)`, so that a replay knows what is in the table; one table may have several that append. A checkpoint is written every
-//! [`CHECKPOINT_COMMITS`] commits, and the log before it is removed an hour later.
+//! It carries `txn(appId, version)`, so that a replay knows what is in the table; one table may have several that append. After
+//! [`CHECKPOINT_COMMITS`] commits, or more if much would have to be written, comes a checkpoint, and the log before it is removed an
+//! hour later.
 //!
 //! All calls block and must run outside the async runtime's threads.
 
@@ -36,6 +37,7 @@ use deltalake::{DeltaResult, DeltaTable, TableProperty};
 use futures::StreamExt as _;
 use object_store::ObjectStore;
 use object_store::path::Path;
+use serde::Deserialize;
 use tokio::runtime::Handle;
 use toolgauge_analytics::series::{self, SERIES};
 use toolgauge_proto::id::RowId;
@@ -51,8 +53,11 @@ use super::statistics::{DataFile, Statistics, add_actions, statistics_columns};
 use super::store::FsStore;
 use super::{LakeError, parquet};
 
-/// Commits between two checkpoints.
-pub(crate) const CHECKPOINT_COMMITS: u64 = 50;
+/// Commits between two checkpoints, at least.
+const CHECKPOINT_COMMITS: u64 = 50;
+/// A checkpoint writes everything again that the log remembers, and files that were removed are remembered for an hour. So a
+/// commit must have come for each so many actions of the last one.
+const CHECKPOINT_ACTIONS: u64 = 20;
 /// Log entries that a checkpoint covers are removed when they are older than this, in milliseconds; a reader that
 /// listed the log before may still want them.
 const LOG_RETENTION_MS: i64 = 3_600_000;
@@ -129,10 +134,31 @@ pub(crate) struct DeltaWriter {
     snapshot: SnapshotRef,
     /// Of the snapshot, once a commit is done.
     files: Files,
+    last_checkpoint: LastCheckpoint,
     log_store: LogStoreRef,
     session: Arc<SessionState>,
     /// Newest version by `app_id`, as far as asked for.
     versions: HashMap<String, Option<i64>>,
+}
+
+/// What `_last_checkpoint` says, by the Delta protocol; nothing if there is none or it cannot be read, since it is but a hint.
+#[derive(Debug, Default, Deserialize)]
+struct LastCheckpoint {
+    /// Of the table.
+    version: u64,
+    /// How many actions it has.
+    size: u64,
+}
+
+impl LastCheckpoint {
+    fn of(table: Table, store: &FsStore) -> Self {
+        let text = store.read(&Path::from(format!("{}/_delta_log/_last_checkpoint", table.name())));
+        text.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    }
+
+    fn is_due(&self, version: u64) -> bool {
+        version.saturating_sub(self.version) >= CHECKPOINT_COMMITS.max(self.size / CHECKPOINT_ACTIONS)
+    }
 }
 
 /// What a commit appends besides its rows.
@@ -230,7 +256,7 @@ impl DeltaWriter {
         let engine = DefaultEngineBuilder::new(Arc::clone(&root))
             .with_task_executor(Arc::new(TokioMultiThreadExecutor::new(runtime.clone())))
             .with_buffer_size(const { NonZero::new(8).unwrap() })
-            .with_batch_size(const { NonZero::new(64).unwrap() })
+            .with_batch_size(const { NonZero::new(512).unwrap() })
             .build();
         let engine = Arc::new(engine);
         // The scheme keeps the tables apart from the machine's files: a query session that knows this store knows
@@ -260,7 +286,9 @@ impl DeltaWriter {
             .build(engine.as_ref())
             .map_err(|e| LakeError::kernel(table, "read the log of", e))?;
         let files = Files::of(table, &snapshot, engine.as_ref())?;
-        Ok(Self { table, store, engine, runtime, snapshot, files, log_store, session, versions: HashMap::new() })
+        let last_checkpoint = LastCheckpoint::of(table, &store);
+        let versions = HashMap::new();
+        Ok(Self { table, store, engine, runtime, snapshot, files, last_checkpoint, log_store, session, versions })
     }
 
     /// The newest version that a commit of this `app_id` carried. A fold of a new log goes on where that of another log
@@ -598,7 +626,7 @@ impl DeltaWriter {
 
     /// After [`Self::follow`]: the checkpoint may find no room, and the commit, tried again, is found to be there.
     fn checkpoint_if_due(&mut self, now_ms: i64) -> Result<(), LakeError> {
-        if self.snapshot.version().is_multiple_of(CHECKPOINT_COMMITS) {
+        if self.last_checkpoint.is_due(self.snapshot.version()) {
             self.checkpoint(now_ms)?;
         }
         Ok(())
@@ -678,6 +706,7 @@ impl DeltaWriter {
             .checkpoint(self.engine.as_ref(), None)
             .map_err(|e| LakeError::kernel(self.table, "checkpoint", e))?;
         self.snapshot = snapshot;
+        self.last_checkpoint = LastCheckpoint::of(self.table, &self.store);
         let (version, before_ms) = (self.snapshot.version(), now_ms - LOG_RETENTION_MS);
         let clean = deltalake::checkpoints::cleanup_expired_logs_for(version, self.log_store.as_ref(), before_ms, None);
         self.runtime.block_on(clean).map_err(|e| LakeError::delta(self.table, "clean the log of", e))?;
