@@ -132,7 +132,7 @@ pub(crate) struct DeltaWriter {
     engine: Arc<Engine>,
     runtime: Handle,
     snapshot: SnapshotRef,
-    /// Of the snapshot, once a commit is done.
+    /// Of the snapshot.
     files: Files,
     last_checkpoint: LastCheckpoint,
     log_store: LogStoreRef,
@@ -502,7 +502,7 @@ impl DeltaWriter {
         loop {
             match self.commit(&files, transaction)? {
                 Some(snapshot) => {
-                    self.snapshot = snapshot;
+                    self.follow(snapshot, &HashSet::new(), &files, time_ms)?;
                     break;
                 }
                 // Somebody else has taken the version; or our own commit came through although we saw an error.
@@ -511,7 +511,6 @@ impl DeltaWriter {
             }
         }
         self.remember(app_id, Some(version));
-        self.follow(&HashSet::new(), &files, time_ms)?;
         self.checkpoint_if_due(time_ms)?;
         Ok(true)
     }
@@ -543,7 +542,8 @@ impl DeltaWriter {
                 break false;
             }
             if let Some(snapshot) = self.commit_exchange(rows, added, changes_rows, transaction)? {
-                self.snapshot = snapshot;
+                let added = added.map_or(&[][..], std::slice::from_ref);
+                self.follow(snapshot, &removed, added, time_ms)?;
                 break true;
             }
             if self.is_committed(app_id, version)? {
@@ -558,9 +558,6 @@ impl DeltaWriter {
         } else {
             self.versions.remove(app_id);
         }
-        let (removed, added) =
-            if done { (removed, added.map_or(&[][..], std::slice::from_ref)) } else { Default::default() };
-        self.follow(&removed, added, time_ms)?;
         self.checkpoint_if_due(time_ms)?;
         Ok(done)
     }
@@ -614,17 +611,22 @@ impl DeltaWriter {
         self.end(transaction)
     }
 
-    /// Brings the files up to the snapshot, after a commit of these.
-    fn follow(&mut self, removed: &HashSet<&str>, added: &[DataFile], time_ms: i64) -> Result<(), LakeError> {
-        let version = self.snapshot.version();
-        if version != self.files.version() && !self.files.follow(version, removed, added, time_ms) {
-            // Somebody else has committed, too.
+    /// After a commit of ours that removed and added these files.
+    fn follow(
+        &mut self,
+        snapshot: SnapshotRef,
+        removed: &HashSet<&str>,
+        added: &[DataFile],
+        time_ms: i64,
+    ) -> Result<(), LakeError> {
+        self.snapshot = snapshot;
+        if !self.files.follow(self.snapshot.version(), removed, added, time_ms) {
             self.files = Files::of(self.table, &self.snapshot, self.engine.as_ref())?;
         }
         Ok(())
     }
 
-    /// After [`Self::follow`]: the checkpoint may find no room, and the commit, tried again, is found to be there.
+    /// Last: the checkpoint may find no room, and the commit, tried again, is found to be there.
     fn checkpoint_if_due(&mut self, now_ms: i64) -> Result<(), LakeError> {
         if self.last_checkpoint.is_due(self.snapshot.version()) {
             self.checkpoint(now_ms)?;
@@ -694,10 +696,11 @@ impl DeltaWriter {
     }
 
     fn is_committed(&mut self, app_id: &str, version: i64) -> Result<bool, LakeError> {
-        let fault = |e| LakeError::kernel(self.table, "read the log of", e);
-        self.snapshot =
-            Snapshot::builder_from(Arc::clone(&self.snapshot)).build(self.engine.as_ref()).map_err(fault)?;
-        let found = self.snapshot.get_app_id_version(app_id, self.engine.as_ref()).map_err(fault)?;
+        self.read_log()?;
+        let found = self
+            .snapshot
+            .get_app_id_version(app_id, self.engine.as_ref())
+            .map_err(|e| LakeError::kernel(self.table, "read the log of", e))?;
         Ok(found.is_some_and(|found| found >= version))
     }
 

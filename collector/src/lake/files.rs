@@ -91,6 +91,7 @@ impl Files {
     }
 
     /// Of which version of the table.
+    #[cfg(test)]
     pub(super) fn version(&self) -> u64 {
         self.version
     }
