@@ -54,7 +54,8 @@ bytes_id!(
     8
 );
 bytes_id!(
-    /// Identity of a row of `calls`: a 128-bit hash, see `collector::recognise`.
+    /// Identity of a row of `calls`. Of a span: a 64-bit hash of its tenant and trace, then its span id; else a 128-bit hash of the record.
+    /// See `collector::recognise`.
     RowId,
     16
 );

@@ -36,9 +36,9 @@ struct Line {
 /// How far a span and a log record are apart. Equal distances are told apart by the row ids.
 type Distance = (u64, i128, [u8; 16], [u8; 16]);
 
-/// Where a row stands among rows that ended in the same nanosecond.
+/// Where a row stands among rows that ended in the same nanosecond. The spans of a trace share the other half of their ids.
 fn tie(facts: &Facts) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = *facts.row_id.as_bytes();
+    let [.., a, b, c, d, e, f, g, h] = *facts.row_id.as_bytes();
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 

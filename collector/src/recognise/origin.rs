@@ -6,7 +6,7 @@ use std::sync::Arc;
 use toolgauge_analytics::ownership::Ownership;
 use toolgauge_proto::id::{RowId, SpanId, TraceId};
 use toolgauge_proto::otlp::{AnyValueView, SpanView};
-use xxhash_rust::xxh3::xxh3_128_with_seed;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{ArrivalSums, CallColumns, FrameInfo, NULL_WORD, TEXT_BYTES_MAX, WORD_BYTES_MAX, failure, hash_of, value};
 
@@ -47,13 +47,15 @@ pub(super) struct OriginKeys {
 }
 
 impl<'a> Origin<'a, '_> {
-    /// The identity of the row that a span may become, if it has ids.
+    /// The identity of the row that a span may become, if it has ids: a hash of the tenant and the trace, then the span's id, which is
+    /// random itself. So rows of one trace share a half, and take half the room in a file.
     #[inline]
     pub(super) fn row_id(&self, span: &SpanView<'a>) -> Option<RowId> {
-        let mut identity = [0; 24];
-        identity[..16].copy_from_slice(TraceId::from_slice(span.trace_id)?.as_bytes());
-        identity[16..].copy_from_slice(SpanId::from_slice(span.span_id)?.as_bytes());
-        Some(RowId::from_bytes(xxh3_128_with_seed(&identity, self.tenant_seed).to_be_bytes()))
+        let trace = TraceId::from_slice(span.trace_id)?;
+        let mut identity = [0; 16];
+        identity[..8].copy_from_slice(&xxh3_64_with_seed(trace.as_bytes(), self.tenant_seed).to_be_bytes());
+        identity[8..].copy_from_slice(SpanId::from_slice(span.span_id)?.as_bytes());
+        Some(RowId::from_bytes(identity))
     }
 
     pub(super) fn begin_scope(&mut self, name: &'a [u8]) {

@@ -80,6 +80,10 @@ fn tool(mut attributes: Vec<KeyValue>) -> Span {
 }
 
 fn take(spans: Vec<Span>) -> Taken {
+    take_of("default", spans)
+}
+
+fn take_of(tenant: &str, spans: Vec<Span>) -> Taken {
     let request = ExportTraceServiceRequest {
         resource_spans: vec![ResourceSpans {
             resource: Some(Resource {
@@ -96,7 +100,7 @@ fn take(spans: Vec<Span>) -> Taken {
         ..RecogniseSettings::default()
     };
     let recogniser = Recogniser::new(Conventions::built_in().unwrap(), settings).unwrap();
-    let frame = FrameInfo { position: WalPosition(7), received: UnixMicros(NOW_US), tenant: "default" };
+    let frame = FrameInfo { position: WalPosition(7), received: UnixMicros(NOW_US), tenant };
     let mut taken = Taken::default();
     recogniser.traces(frame, &request.encode_to_vec(), &mut taken);
     taken
@@ -265,6 +269,19 @@ fn senseless_identities_and_times_are_quarantined_with_the_reason_and_lose_nothi
         assert_eq!(taken.quarantined[0].tool_name.as_deref(), Some("search"));
         assert_eq!((taken.sums.calls, taken.sums.quarantined), (1, 1), "{reason}");
     }
+}
+
+#[test]
+fn rows_of_spans_are_told_apart_by_tenant_trace_and_span() {
+    let of = |trace: u8, span: u8| Span { trace_id: vec![trace; 16], span_id: vec![span; 8], ..tool(vec![]) };
+    let spans = [of(1, 1), of(1, 2), of(2, 1), of(2, 2)];
+    let ids = ["default", "other"].map(|tenant| take_of(tenant, spans.to_vec()).seen).concat();
+    let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
+    assert_eq!(distinct.len(), 8);
+    let halves = ids.iter().map(|id| id.as_bytes().split_at(8));
+    let traces: std::collections::BTreeSet<_> = halves.clone().map(|(trace, _)| trace).collect();
+    assert_eq!(traces.len(), 4, "rows of a trace share a half");
+    assert!(halves.zip(spans.iter().cycle()).all(|((_, half), span)| *half == span.span_id));
 }
 
 #[test]

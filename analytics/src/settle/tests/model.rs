@@ -122,8 +122,8 @@ impl Model<'_> {
                 if same_id || same_place {
                     // Nearest ends; of rows that ended at once their ids say who stands left and right.
                     let apart = i128::from(span.end_ns) - i128::from(log.end_ns);
-                    let half = |id: &RowId| u128::from_be_bytes(*id.as_bytes()) >> 64;
-                    let mut ids = half(&span.row_id).cast_signed() - half(&log.row_id).cast_signed();
+                    let half = |id: &RowId| u128::from_be_bytes(*id.as_bytes()) as u64;
+                    let mut ids = i128::from(half(&span.row_id)) - i128::from(half(&log.row_id));
                     if apart < 0 || apart == 0 && ids < 0 {
                         ids = -ids;
                     }
