@@ -21,6 +21,9 @@ use crate::lake::{Compactor, Exchange, LakeError, TableFiles, Task};
 /// How often a failure is logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Against another thread that wants the same CPU, it gets a tenth.
+const NICENESS: i32 = 10;
+
 /// What was done since the start.
 #[derive(Debug, Default)]
 pub(super) struct CompactCounters {
@@ -54,6 +57,15 @@ pub(super) type Exchanged = Result<bool, LakeError>;
 
 /// The committer or the fold has ended, or the thread is to end.
 struct Ended;
+
+/// Where there is not enough CPU for all, threads that take in, commit and answer go before this one.
+fn go_behind_others() {
+    // On Linux alone niceness is of a thread; elsewhere it would be that of the whole process.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        tracing::warn!(%error, "files are merged as urgently as exports are taken in");
+    }
+}
 
 /// See the module.
 pub(super) struct CompactThread {
@@ -114,6 +126,7 @@ impl CompactThread {
     }
 
     fn run(&mut self, stopped: &Receiver<()>) {
+        go_behind_others();
         while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(self.interval) {
             for table in Table::ALL {
                 if let Err(Ended) = self.round(table) {
