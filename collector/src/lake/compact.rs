@@ -40,7 +40,7 @@ use toolgauge_proto::time::UnixMicros;
 
 use super::files::{Files, LakeFile};
 use super::names::{FileName, merged_name};
-use super::statistics::{DataFile, Statistics, statistics_columns};
+use super::statistics::{DataFile, Statistics};
 use super::store::FsStore;
 use super::{LakeError, delta, parquet as encoding};
 
@@ -246,11 +246,10 @@ impl Compactor {
 
         let schema = file_schema(table);
         let staged = self.store.stage(&full(&path)).map_err(io)?;
-        let bloom = (table == Table::Calls).then_some("trace_id");
         let out = BufWriter::with_capacity(WRITE_BYTES, staged);
         let parquet = |e: ParquetError| LakeError::other(table, MERGE, e);
         let arrow = |e: ArrowError| LakeError::other(table, MERGE, e);
-        let mut writer = encoding::merging_writer(out, &schema, statistics_columns(table), bloom).map_err(parquet)?;
+        let mut writer = encoding::merging_writer(out, &schema, table).map_err(parquet)?;
         let mut statistics = Statistics::new(table);
         let mut sums = table.is_additive().then(|| Additive::new(table)).transpose().map_err(arrow)?;
         let mut write = |batch: &RecordBatch| {

@@ -652,8 +652,8 @@ impl DeltaWriter {
             .collect::<Result<_, _>>()
             .map_err(|e| LakeError::other(self.table, "project rows of", e))?;
         let schema: SchemaRef = stripped.first().map_or_else(|| self.table.live_schema(), RecordBatch::schema);
-        let bytes = parquet::encode(&schema, &stripped, statistics_columns(self.table))
-            .map_err(|e| LakeError::other(self.table, "encode", e))?;
+        let bytes =
+            parquet::encode(&schema, &stripped, self.table).map_err(|e| LakeError::other(self.table, "encode", e))?;
         let size = bytes.len() as i64;
         self.store
             .put_durably(&self.full(&path), &[Bytes::from(bytes)], false)

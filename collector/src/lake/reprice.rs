@@ -40,7 +40,7 @@ use toolgauge_proto::time::UnixMicros;
 use super::compact::{Exchange, file_schema, in_schema, read_file};
 use super::files::LakeFile;
 use super::names::{FileName, merged_name};
-use super::statistics::{DataFile, Statistics, statistics_columns};
+use super::statistics::{DataFile, Statistics};
 use super::{LakeError, LakeTables, compact_id, hours, parquet as encoding};
 
 /// Says which dates are being priced anew, as `FROM TO`; in the lake's folder as long as that is not done.
@@ -323,10 +323,8 @@ impl NewFile {
         let schema = file_schema(table);
         let staged =
             tables.store.stage(&Path::from(format!("{}/{path}", table.name()))).map_err(|error| fault(table, error))?;
-        let bloom = (table == Table::Calls).then_some("trace_id");
         let out = BufWriter::with_capacity(WRITE_BYTES, staged);
-        let writer = encoding::merging_writer(out, &schema, statistics_columns(table), bloom)
-            .map_err(|error| fault(table, error))?;
+        let writer = encoding::merging_writer(out, &schema, table).map_err(|error| fault(table, error))?;
         Ok(Self { table, path, date, writer, schema, statistics: Statistics::new(table) })
     }
 

@@ -42,7 +42,7 @@ fn create_earlier(table: Table, fewer: usize, store: &FsStore, runtime: &Handle)
     });
     let row = RecordBatch::try_new(Arc::new(schema.clone()), columns.collect()).unwrap();
     let stripped = row.project(&(1..known).collect::<Vec<_>>()).unwrap();
-    let bytes = parquet::encode(&stripped.schema(), std::slice::from_ref(&stripped), &[]).unwrap();
+    let bytes = parquet::encode(&stripped.schema(), std::slice::from_ref(&stripped), table).unwrap();
     let path = format!("date={}/{}-{:020}-{:020}.parquet", date_text(20_000), "ab".repeat(16), 1, 7);
     let size = bytes.len() as i64;
     let full = Path::from(format!("{}/{path}", table.name()));
@@ -166,7 +166,7 @@ fn files_that_follow_commits_are_those_of_the_log() {
                 append(&mut ours, &any_rows(table, rows, &mut random), version);
             }
             let removed: Vec<String> = ours.files().iter().take(2).map(|file| file.path.clone()).collect();
-            match round % 3 {
+            match round % 4 {
                 0 if !removed.is_empty() => {
                     let rows = any_rows(table, 5, &mut random);
                     let app_id = "ab".repeat(16);
@@ -176,6 +176,14 @@ fn files_that_follow_commits_are_those_of_the_log() {
                     assert!(!exchange(&mut ours, &removed, Some(&added), round + 1), "they are gone");
                 }
                 1 if !removed.is_empty() => assert!(exchange(&mut ours, &removed, None, round)),
+                2 if !removed.is_empty() => {
+                    let rows = any_rows(table, 5, &mut random);
+                    let app_id = "ab".repeat(16);
+                    let merged = Transaction { app_id: &app_id, first: 1, version: 2_000 + round, time_ms: 0 };
+                    let added = ours.write_file(20_000, &[rows], merged).unwrap();
+                    assert!(exchange(&mut open(), &removed, None, round));
+                    assert!(!exchange(&mut ours, &removed, Some(&added), round), "somebody else was before us");
+                }
                 _ => {
                     version += 1;
                     append(&mut open(), &any_rows(table, 5, &mut random), version);
