@@ -37,7 +37,8 @@ const CALLS: u64 = 10_000_000;
 const SPANS: u64 = 256;
 /// A server commits twenty times as often, and has twenty times as many small files to merge.
 const PACE: Pace = Pace { commit_us: 300_000_000, merge_us: 1_800_000_000 };
-const ROUNDS: usize = 5;
+/// Of each report; the first ones find nothing in memory.
+const ROUNDS: usize = 21;
 
 /// What a call may take in `calls`, in bytes.
 const CALL_BYTES: f64 = 45.0;

@@ -2,7 +2,8 @@
 SELECT count(*) > 0 AS others
 FROM calls_1h
 WHERE date >= $from_date AND date <= $to_date
-    AND '__other__' IN (
-        coalesce(service_name, ''), coalesce(environment, ''), coalesce(tool_server, ''), coalesce(tool_name, ''),
-        coalesce(agent_name, ''), coalesce(model, '')
+    -- By each, so that files are left out whose names all lie before or behind it.
+    AND (
+        service_name = '__other__' OR environment = '__other__' OR tool_server = '__other__' OR tool_name = '__other__'
+        OR agent_name = '__other__' OR model = '__other__'
     )

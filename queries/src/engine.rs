@@ -63,6 +63,9 @@ const CATALOG: &str = "toolgauge";
 const SCHEMA: &str = "public";
 /// Stack of an engine thread: virtual memory, used only by the deepest plans that [`OPERATORS_MAX`] allows.
 const STACK_BYTES: usize = 64 << 20;
+/// Scans of fewer bytes in all are not split within files, which would be opened once more for each part; the tables
+/// spread whole files over the threads already.
+const SPLIT_BYTES_MIN: usize = 32 << 20;
 /// Most rows of any answer: a limit in a plan is a signed number.
 const ROWS_MAX: usize = i32::MAX as usize;
 /// Functions whose result can be of any size, whatever the size of their arguments.
@@ -361,6 +364,7 @@ fn config(settings: &Settings) -> SessionConfig {
     // In DataFusion 55 a limit over a grouping without aggregates, whose input has an order, fails with "Ordering
     // direction required for DISTINCT with limit"; every statement has a limit here.
     options.optimizer.enable_distinct_aggregation_soft_limit = false;
+    options.optimizer.repartition_file_min_size = SPLIT_BYTES_MIN;
     options.execution.time_zone = Some("UTC".to_owned());
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.schema_force_view_types = false;

@@ -22,7 +22,17 @@ pub(super) const fn statistics_columns(table: Table) -> &'static [&'static str] 
         Table::Arrivals => &["minute"],
         Table::Quarantine => &["received", "wal_position"],
         Table::Calls1m => &["minute", "kind", "service_name", "tool_name", "outcome"],
-        Table::Calls1h => &["hour", "kind", "service_name", "tool_name", "outcome"],
+        Table::Calls1h => &[
+            "hour",
+            "kind",
+            "service_name",
+            "environment",
+            "tool_server",
+            "tool_name",
+            "agent_name",
+            "model",
+            "outcome",
+        ],
         Table::Slo1m => &["minute", "service", "slo", "slo_revision"],
         Table::Alerts => &["time", "source", "alertname", "service", "slo"],
     }
