@@ -68,6 +68,10 @@ pub trait File: Send + Debug {
     /// written next. A hint, of no consequence for the content.
     fn drop_cache(&mut self) {}
 
+    /// Tells the machine to begin to write these bytes to the disk, so that a sync at the end of a large file is not a burst that
+    /// others who sync must wait for. A hint, of no consequence for the content.
+    fn begin_to_sync(&mut self, _offset: u64, _len: u64) {}
+
     /// Cuts the file off, or extends it with zeros, to `len` bytes; appending goes on from there.
     fn set_len(&mut self, len: u64) -> io::Result<()>;
 

@@ -174,6 +174,12 @@ impl File for RealFile {
         let _a_hint = rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed);
     }
 
+    #[cfg(target_os = "linux")]
+    fn begin_to_sync(&mut self, offset: u64, len: u64) {
+        // Linux begins to write what is not written yet, and keeps in memory what is being written.
+        let _a_hint = rustix::fs::fadvise(&self.0, offset, len.try_into().ok(), rustix::fs::Advice::DontNeed);
+    }
+
     fn set_len(&mut self, len: u64) -> io::Result<()> {
         self.0.set_len(len)?;
         self.0.seek(SeekFrom::Start(len)).map(drop)

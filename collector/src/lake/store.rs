@@ -284,6 +284,7 @@ impl io::Write for Staged {
         // What encodes the rows makes a text of the error.
         self.no_room.fetch_or(written.as_ref().is_err_and(is_no_room), Ordering::Relaxed);
         written?;
+        self.out.begin_to_sync(self.bytes, bytes.len() as u64);
         self.bytes += bytes.len() as u64;
         Ok(bytes.len())
     }
