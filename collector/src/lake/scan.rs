@@ -112,8 +112,11 @@ impl CommittedRows {
         let Some(filter) = conjunction(filters.iter().cloned()) else { return Ok(self.files.iter().collect()) };
         let schema = self.schema();
         let filter = session.create_physical_expr(filter, &DFSchema::try_from(Arc::clone(&schema))?)?;
-        let pruning = PruningPredicateBuilder::new().with_file_schema(schema).try_build(filter)?;
-        let sought = pruning.prune(&self.files)?;
+        let pruning = PruningPredicateBuilder::new().with_file_schema(schema).try_build(filter);
+        // What cannot be decided by the ends of a file is decided by its rows.
+        let Ok(sought) = pruning.and_then(|pruning| pruning.prune(&self.files)) else {
+            return Ok(self.files.iter().collect());
+        };
         Ok(self.files.iter().zip(sought).filter_map(|(file, sought)| sought.then_some(file)).collect())
     }
 
