@@ -25,6 +25,7 @@ use datafusion::prelude::SessionContext;
 use delta_kernel::committer::FileSystemCommitter;
 use delta_kernel::engine::arrow_data::ArrowEngineData;
 use delta_kernel::engine_data::FilteredEngineData;
+use delta_kernel::scan::StatsOptions;
 use delta_kernel::transaction::{CommitResult, Transaction as KernelTransaction};
 use delta_kernel::{Snapshot, SnapshotRef};
 use delta_kernel_engine::executor::tokio::TokioMultiThreadExecutor;
@@ -46,7 +47,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::compact::TableFiles;
-use super::files::Files;
+use super::files::{Files, scan_log};
 use super::names::{self, FileName};
 use super::scan::CommittedRows;
 use super::statistics::{DataFile, Statistics, add_actions, statistics_columns};
@@ -564,16 +565,12 @@ impl DeltaWriter {
 
     /// What the snapshot's log says of these files, as far as they are in the table, and how many that are.
     fn scan_rows(&self, paths: &HashSet<&str>) -> Result<(Vec<FilteredEngineData>, usize), LakeError> {
-        let fault = |e| LakeError::kernel(self.table, "read the log of", e);
-        let scan = Arc::clone(&self.snapshot).scan_builder().build().map_err(fault)?;
         let (mut rows, mut found) = (Vec::new(), 0);
-        for part in scan.scan_metadata(self.engine.as_ref()).map_err(fault)? {
-            let (data, mut selected) = part.map_err(fault)?.scan_files.into_parts();
-            let data = ArrowEngineData::try_from_engine_data(data).map_err(fault)?;
+        let engine = self.engine.as_ref();
+        scan_log(self.table, &self.snapshot, engine, StatsOptions::default(), |data, mut selected| {
             let column = data.record_batch().column_by_name("path").and_then(|column| column.as_string_opt::<i32>());
             let names =
                 column.ok_or_else(|| LakeError::other(self.table, "read the log of", "a scan gave no paths"))?;
-            selected.resize(names.len(), true);
             let mut here = 0;
             for (selected, name) in selected.iter_mut().zip(names) {
                 *selected &= name.is_some_and(|name| paths.contains(name));
@@ -581,9 +578,11 @@ impl DeltaWriter {
             }
             if here > 0 {
                 found += here;
-                rows.push(FilteredEngineData::try_new(data, selected).map_err(fault)?);
+                let part = FilteredEngineData::try_new(data, selected);
+                rows.push(part.map_err(|e| LakeError::kernel(self.table, "read the log of", e))?);
             }
-        }
+            Ok(())
+        })?;
         Ok((rows, found))
     }
 

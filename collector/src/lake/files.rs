@@ -76,16 +76,10 @@ impl Files {
         snapshot: &SnapshotRef,
         engine: &dyn delta_kernel::Engine,
     ) -> Result<Self, LakeError> {
-        let fault = |e| LakeError::kernel(table, "read the log of", e);
-        let scan = Arc::clone(snapshot).scan_builder().with_stats(StatsOptions::all_struct()).build().map_err(fault)?;
         let mut files = Vec::new();
-        for part in scan.scan_metadata(engine).map_err(fault)? {
-            let (data, mut selected) = part.map_err(fault)?.scan_files.into_parts();
-            let data = ArrowEngineData::try_from_engine_data(data).map_err(fault)?;
-            let rows = data.record_batch();
-            selected.resize(rows.num_rows(), true);
-            add_logged(table, rows, &selected, &mut files)?;
-        }
+        scan_log(table, snapshot, engine, StatsOptions::all_struct(), |data, selected| {
+            add_logged(table, data.record_batch(), &selected, &mut files)
+        })?;
         files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         Ok(Self { table, version: snapshot.version(), files: Arc::new(files) })
     }
@@ -130,6 +124,25 @@ impl Files {
     pub(super) fn len(&self) -> usize {
         self.files.len()
     }
+}
+
+/// Goes through what the log of a snapshot says of the files: rows in the kernel's shape, and which of them are in the table.
+pub(super) fn scan_log(
+    table: Table,
+    snapshot: &SnapshotRef,
+    engine: &dyn delta_kernel::Engine,
+    statistics: StatsOptions,
+    mut each: impl FnMut(Box<ArrowEngineData>, Vec<bool>) -> Result<(), LakeError>,
+) -> Result<(), LakeError> {
+    let fault = |e| LakeError::kernel(table, "read the log of", e);
+    let scan = Arc::clone(snapshot).scan_builder().with_stats(statistics).build().map_err(fault)?;
+    for part in scan.scan_metadata(engine).map_err(fault)? {
+        let (data, mut selected) = part.map_err(fault)?.scan_files.into_parts();
+        let data = ArrowEngineData::try_from_engine_data(data).map_err(fault)?;
+        selected.resize(data.record_batch().num_rows(), true);
+        each(data, selected)?;
+    }
+    Ok(())
 }
 
 /// Adds what rows of a scan of the log say.
