@@ -29,7 +29,7 @@ mod load;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Commits whose median is taken: one in four also writes other tables, and one in fifty a checkpoint.
+/// Commits whose median is taken: one in four also writes other tables, and one in fifty at most a checkpoint.
 const WINDOW: u64 = 200;
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;

@@ -72,8 +72,8 @@ pub(crate) async fn answers(
 /// What took how long, a day.
 #[derive(Debug, Default)]
 pub(crate) struct Day {
-    pub(crate) commit: Duration,
     /// Until readers have it.
+    pub(crate) commit: Duration,
     pub(crate) commits: u32,
     pub(crate) merge: Duration,
     pub(crate) files: u64,

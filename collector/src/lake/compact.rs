@@ -39,10 +39,10 @@ use toolgauge_proto::table::Table;
 use toolgauge_proto::time::UnixMicros;
 
 use super::files::{Files, LakeFile};
-use super::names::{FileName, merged_name};
+use super::names::{FileName, dated, in_table, merged_name};
 use super::statistics::{DataFile, Statistics};
 use super::store::FsStore;
-use super::{LakeError, delta, parquet as encoding};
+use super::{LakeError, parquet as encoding};
 
 /// Most files that are merged at once; each is opened, and has an entry in the commit.
 const FILES_MAX: usize = 1_024;
@@ -179,9 +179,8 @@ impl Compactor {
         let task = |files, merge| Task { table: *table, version: exchanged + 1, files, merge };
         // The state of alerts is read from their history, however old.
         if *table != Table::Alerts {
-            let first = delta::date_text(UnixMicros(now.0.saturating_sub(self.settings.retention_us)).date32());
-            let is_old = |file: &LakeFile| file.date().is_some_and(|date| date < first.as_str());
-            let old: Vec<Arc<LakeFile>> = files.extract_if(.., |file| is_old(file)).take(FILES_MAX).collect();
+            let first = UnixMicros(now.0.saturating_sub(self.settings.retention_us)).date32();
+            let old: Vec<Arc<LakeFile>> = files.extract_if(.., |file| file.date32 < first).take(FILES_MAX).collect();
             if !old.is_empty() {
                 return Some(task(old, false));
             }
@@ -230,7 +229,6 @@ impl Compactor {
     ) -> Result<Option<DataFile>, LakeError> {
         let corrupt = |path: &str, what: String| LakeError::other(table, MERGE, format!("\"{path}\" {what}"));
         let (Some(first), Some(last)) = (files.first(), files.last()) else { return Ok(None) };
-        let date = first.date().ok_or_else(|| corrupt(&first.path, "has no date".into()))?.to_owned();
         let (Some(begin), Some(end)) = (FileName::parse(&first.path), FileName::parse(&last.path)) else {
             return Err(corrupt(&first.path, "is not one of ours".into()));
         };
@@ -241,11 +239,10 @@ impl Compactor {
             return Err(LakeError::NoRoom { source: Box::new(source) });
         }
         let name = merged_name(FileName { last: end.last, ..begin }, &self.store.token().map_err(io)?);
-        let path = format!("date={date}/{name}");
-        let full = |path: &str| Path::from(format!("{}/{path}", table.name()));
+        let path = dated(first.date32, &name);
 
         let schema = file_schema(table);
-        let staged = self.store.stage(&full(&path)).map_err(io)?;
+        let staged = self.store.stage(&in_table(table, &path)).map_err(io)?;
         let out = BufWriter::with_capacity(WRITE_BYTES, staged);
         let parquet = |e: ParquetError| LakeError::other(table, MERGE, e);
         let arrow = |e: ArrowError| LakeError::other(table, MERGE, e);
@@ -282,21 +279,20 @@ impl Compactor {
         }
         let staged = writer.into_inner().map_err(parquet)?.into_inner().map_err(|e| io(e.into_error()))?;
         let size = staged.publish(false).map_err(io)? as i64;
-        Ok(Some(DataFile { path, date, size, statistics }))
+        Ok(Some(DataFile::new(path, first.date32, size, statistics)))
     }
 
     /// An exchange is committed, and readers have the version with it. `now_us` is any clock that does not go back.
     pub fn exchanged(&mut self, exchange: Exchange, now_us: u64) {
         let due = now_us.saturating_add(self.settings.keep_removed_us);
-        let full = |path: String| Path::from(format!("{}/{path}", exchange.table.name()));
-        self.removed.extend(exchange.removed.into_iter().map(|path| (due, full(path))));
+        self.removed.extend(exchange.removed.iter().map(|path| (due, in_table(exchange.table, path))));
     }
 
     /// An exchange is not committed, and never will be: somebody said so, and did not fail.
     pub fn abandon(&self, exchange: &Exchange) {
         if let Some(file) = &exchange.added {
             // Left behind, it is swept at the next start.
-            drop(self.store.remove(&Path::from(format!("{}/{}", exchange.table.name(), file.path))));
+            drop(self.store.remove(&in_table(exchange.table, &file.path)));
         }
     }
 
@@ -341,8 +337,7 @@ pub(super) fn read_file<'a>(
     path: &'a str,
     schema: &'a SchemaRef,
 ) -> Result<impl Iterator<Item = Result<RecordBatch, LakeError>> + 'a, LakeError> {
-    let content =
-        store.read(&Path::from(format!("{}/{path}", table.name()))).map_err(|e| LakeError::other(table, action, e))?;
+    let content = store.read(&in_table(table, path)).map_err(|e| LakeError::other(table, action, e))?;
     let fault = move |e: Box<dyn std::error::Error + Send + Sync>| {
         LakeError::other(table, action, format!("\"{path}\" cannot be read: {e}"))
     };
@@ -377,15 +372,15 @@ type Placed<'a> = (i64, i64, &'a Arc<LakeFile>);
 /// They are as many as `files_min`, and all together (`files_min` + 1) / 2 times as large as the largest of them. So a row is
 /// written again only into a file that is larger by that factor, however slowly small files come in behind a large one.
 fn choose(files: &[Arc<LakeFile>], writer: &str, settings: &CompactSettings) -> Option<Vec<Arc<LakeFile>>> {
-    let mut groups: BTreeMap<(&str, &str), Vec<Placed<'_>>> = BTreeMap::new();
+    let mut groups: BTreeMap<(i32, &str), Vec<Placed<'_>>> = BTreeMap::new();
     for file in files {
-        if let (Some(date), Some(name)) = (file.date(), FileName::parse(&file.path))
+        if let Some(name) = FileName::parse(&file.path)
             && name.writer == writer
         {
-            groups.entry((date, name.fold)).or_default().push((name.first, name.last, file));
+            groups.entry((file.date32, name.fold)).or_default().push((name.first, name.last, file));
         }
     }
-    let newest = groups.keys().map(|(date, _)| *date).max()?.to_owned();
+    let newest = groups.keys().map(|(date, _)| *date).max()?;
     for ((date, _), mut group) in groups {
         let files_min = if date == newest { settings.files_min } else { 2 };
         group.sort_unstable_by_key(|(first, last, _)| (*first, *last));
@@ -428,11 +423,12 @@ mod tests {
 
     fn file(date: &str, owner: &str, first: i64, bytes: u64) -> Arc<LakeFile> {
         let path = format!("date={date}/{owner}-{first:020}-{:020}.parquet", first + 9);
-        named(path, bytes)
+        named(date, path, bytes)
     }
 
-    fn named(path: String, bytes: u64) -> Arc<LakeFile> {
-        Arc::new(LakeFile { path, date32: 0, bytes, modified_ms: 0, statistics: None })
+    fn named(date: &str, path: String, bytes: u64) -> Arc<LakeFile> {
+        let date32 = crate::lake::names::date32(date).unwrap();
+        Arc::new(LakeFile { path, date32, bytes, modified_ms: 0, statistics: None })
     }
 
     fn settings() -> CompactSettings {
@@ -515,7 +511,7 @@ mod tests {
             file("2026-01-02", &other, 50, 10),
             file("2026-01-02", &other, 60, 10),
             file("2026-01-01", WRITER, 5, 10),
-            named("date=2026-01-02/part-0.parquet".into(), 10),
+            named("2026-01-02", "date=2026-01-02/part-0.parquet".into(), 10),
         ];
         assert_eq!(chosen(&files), [0; 0]);
         // No more comes of an earlier date, so fewer are enough.

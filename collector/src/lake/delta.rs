@@ -48,7 +48,7 @@ use uuid::Uuid;
 
 use super::compact::TableFiles;
 use super::files::{Files, scan_log};
-use super::names::{self, FileName};
+use super::names::{self, FileName, in_table};
 use super::scan::CommittedRows;
 use super::statistics::{DataFile, Statistics, add_actions, statistics_columns};
 use super::store::FsStore;
@@ -153,7 +153,7 @@ struct LastCheckpoint {
 
 impl LastCheckpoint {
     fn of(table: Table, store: &FsStore) -> Self {
-        let text = store.read(&Path::from(format!("{}/_delta_log/_last_checkpoint", table.name())));
+        let text = store.read(&in_table(table, "_delta_log/_last_checkpoint"));
         text.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
     }
 
@@ -635,14 +635,13 @@ impl DeltaWriter {
 
     fn write_file(
         &self,
-        date: i32,
+        date32: i32,
         batches: &[RecordBatch],
         transaction: Transaction<'_>,
     ) -> Result<DataFile, LakeError> {
-        let date = date_text(date);
         // A second try at the same rows writes the same name.
         let Transaction { app_id, first, version, .. } = transaction;
-        let path = format!("date={date}/{}", names::file_name(app_id, first, version));
+        let path = names::dated(date32, &names::file_name(app_id, first, version));
         let file_columns: Vec<usize> = (1..self.table.columns().len()).collect();
         let project = |batch: &RecordBatch| batch.project(&file_columns);
         let stripped: Vec<_> = batches
@@ -655,10 +654,9 @@ impl DeltaWriter {
             parquet::encode(&schema, &stripped, self.table).map_err(|e| LakeError::other(self.table, "encode", e))?;
         let size = bytes.len() as i64;
         self.store
-            .put_durably(&self.full(&path), &[Bytes::from(bytes)], false)
+            .put_durably(&in_table(self.table, &path), &[Bytes::from(bytes)], false)
             .map_err(|e| LakeError::other(self.table, "write a file of", e))?;
-        let statistics = Statistics::of(self.table, batches);
-        Ok(DataFile { path, date, size, statistics })
+        Ok(DataFile::new(path, date32, size, Statistics::of(self.table, batches)))
     }
 
     fn commit(&self, files: &[DataFile], of: Transaction<'_>) -> Result<Option<SnapshotRef>, LakeError> {
@@ -719,7 +717,7 @@ impl DeltaWriter {
     /// between the write of a file and its commit left. Only at the start. Files that were in the table and are to be
     /// removed later, because readers of an earlier version may still want them, are given back.
     pub(crate) fn sweep(&self, writer: &str) -> Result<Vec<Path>, LakeError> {
-        let named: HashSet<String> = self.files.iter().map(|file| self.full(&file.path).into()).collect();
+        let named: HashSet<String> = self.files.iter().map(|file| in_table(self.table, &file.path).into()).collect();
         let fault = |e| LakeError::other(self.table, "sweep", e);
         let mut unnamed = self.store.walk(&Path::from(self.table.name())).map_err(fault)?;
         unnamed.retain(|path| path.parts().nth(1).is_some_and(|part| part.as_ref().starts_with("date=")));
@@ -738,10 +736,6 @@ impl DeltaWriter {
         Ok(later)
     }
 
-    fn full(&self, path: &str) -> Path {
-        Path::from(format!("{}/{path}", self.table.name()))
-    }
-
     /// Files that were taken out of the table, below the lake's folder, as long as the log remembers them.
     fn removed(&self) -> Result<HashSet<String>, LakeError> {
         let fault = |e| LakeError::delta(self.table, "read the log of", e);
@@ -751,7 +745,7 @@ impl DeltaWriter {
         self.runtime.block_on(async {
             let mut files = state.all_tombstones(self.log_store.as_ref());
             while let Some(file) = files.next().await {
-                removed.insert(self.full(&file.map_err(fault)?.path()).into());
+                removed.insert(in_table(self.table, &file.map_err(fault)?.path()).into());
             }
             Ok(())
         })?;
@@ -764,12 +758,6 @@ impl DeltaWriter {
         let exchanged = self.committed(app_id)?.unwrap_or(0);
         Ok(TableFiles { table: self.table, files: self.files.clone(), exchanged, merge_up_to })
     }
-}
-
-/// A date as partitions write it, from the days since 1970.
-pub(super) fn date_text(date32: i32) -> String {
-    let date = chrono::DateTime::UNIX_EPOCH.date_naive() + chrono::Duration::days(i64::from(date32));
-    date.format("%Y-%m-%d").to_string()
 }
 
 /// Keeps so many of the greatest, in any order.

@@ -17,6 +17,7 @@ use delta_kernel::scan::StatsOptions;
 use toolgauge_proto::table::Table;
 
 use super::LakeError;
+use super::names::date32;
 use super::statistics::{self, DataFile, Statistics, statistics_columns};
 
 /// A file of a table.
@@ -34,31 +35,20 @@ pub(super) struct LakeFile {
 }
 
 impl LakeFile {
-    fn new(file: &DataFile, modified_ms: i64) -> Option<Self> {
-        Some(Self {
+    fn new(file: &DataFile, modified_ms: i64) -> Self {
+        Self {
             path: file.path.clone(),
-            date32: date32(&file.date)?,
+            date32: file.date32,
             bytes: file.size.unsigned_abs(),
             modified_ms,
-            statistics: Some(file.statistics.as_logged()),
-        })
-    }
-
-    /// Its partition, like `2026-01-31`.
-    pub(super) fn date(&self) -> Option<&str> {
-        self.path.strip_prefix("date=")?.split('/').next()
+            statistics: Some(file.statistics.clone()),
+        }
     }
 
     /// How many rows it has, if the log says so.
     pub(super) fn rows(&self) -> Option<u64> {
         self.statistics.as_ref().map(|statistics| statistics.rows.unsigned_abs())
     }
-}
-
-/// A date as partitions write it, as days since 1970.
-fn date32(text: &str) -> Option<i32> {
-    let date = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
-    i32::try_from((date - chrono::DateTime::UNIX_EPOCH.date_naive()).num_days()).ok()
 }
 
 /// Files by path, at one version of a table; copies share them.
@@ -101,15 +91,12 @@ impl Files {
         if version != self.version + 1 {
             return false;
         }
-        let Some(added) = added.iter().map(|file| LakeFile::new(file, modified_ms)).collect::<Option<Vec<_>>>() else {
-            return false;
-        };
         if !(removed.is_empty() && added.is_empty()) {
             let files = Arc::make_mut(&mut self.files);
             files.retain(|file| !removed.contains(file.path.as_str()));
             for file in added {
                 let at = files.partition_point(|other| other.path < file.path);
-                files.insert(at, Arc::new(file));
+                files.insert(at, Arc::new(LakeFile::new(file, modified_ms)));
             }
         }
         self.version = version;

@@ -63,6 +63,28 @@ pub(super) fn merged_name(of: FileName<'_>, token: &str) -> String {
     format!("{writer}{dot}{fold}-{first:020}-{last:020}.{token}.parquet")
 }
 
+/// A date as partitions write it, like `2026-01-31`, from the days since 1970.
+pub(super) fn date_text(date32: i32) -> String {
+    let date = chrono::DateTime::UNIX_EPOCH.date_naive() + chrono::Duration::days(i64::from(date32));
+    date.format("%Y-%m-%d").to_string()
+}
+
+/// What [`date_text`] has written.
+pub(super) fn date32(text: &str) -> Option<i32> {
+    let date = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
+    i32::try_from((date - chrono::DateTime::UNIX_EPOCH.date_naive()).num_days()).ok()
+}
+
+/// Where within its table a file of a date is.
+pub(super) fn dated(date32: i32, name: &str) -> String {
+    format!("date={}/{name}", date_text(date32))
+}
+
+/// Where in the lake's folder something within a table is.
+pub(super) fn in_table(table: Table, path: &str) -> Path {
+    Path::from(format!("{}/{path}", table.name()))
+}
+
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

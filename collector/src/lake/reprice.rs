@@ -39,7 +39,7 @@ use toolgauge_proto::time::UnixMicros;
 
 use super::compact::{Exchange, file_schema, in_schema, read_file};
 use super::files::LakeFile;
-use super::names::{FileName, merged_name};
+use super::names::{FileName, date_text, dated, in_table, merged_name};
 use super::statistics::{DataFile, Statistics};
 use super::{LakeError, LakeTables, compact_id, hours, parquet as encoding};
 
@@ -120,8 +120,7 @@ impl LakeTables {
 
     fn files_of(&self, table: Table, dates: &RangeInclusive<String>) -> Result<Vec<Arc<LakeFile>>, LakeError> {
         let files = self.writers[table as usize].files().iter();
-        let files: Vec<Arc<LakeFile>> =
-            files.filter(|file| file.date().is_some_and(|date| dates.contains(&date.to_owned()))).cloned().collect();
+        let files: Vec<Arc<LakeFile>> = files.filter(|file| dates.contains(&date_text(file.date32))).cloned().collect();
         if let Some(other) = files.iter().find(|file| FileName::parse(&file.path).is_none()) {
             let what = "is not one of ours; dates with such files cannot be priced anew";
             return Err(fault(table, format!("\"{}\" {what}", other.path)));
@@ -140,8 +139,8 @@ impl LakeTables {
         let mut done = Repriced { files_total: files.len() as u64, ..Repriced::default() };
         for file in files {
             let before = done.changed;
-            let (Some(date), Some(name)) = (file.date(), FileName::parse(&file.path)) else { continue };
-            let mut new = NewFile::begin(self, Table::Calls, date, name)?;
+            let Some(name) = FileName::parse(&file.path) else { continue };
+            let mut new = NewFile::begin(self, Table::Calls, file.date32, name)?;
             self.read(&file, &mut |batch| {
                 let priced = pricer.price(batch).map_err(|error| fault(Table::Calls, error))?;
                 done.add(batch, &priced);
@@ -174,18 +173,18 @@ impl LakeTables {
 
     /// Folds `calls` of these dates again into the files of `calls_1m` and `calls_1h` that there are.
     fn refold(&mut self, dates: &RangeInclusive<String>, now: UnixMicros) -> Result<(), LakeError> {
-        let mut calls: BTreeMap<String, Vec<Arc<LakeFile>>> = BTreeMap::new();
+        let mut calls: BTreeMap<i32, Vec<Arc<LakeFile>>> = BTreeMap::new();
         for file in self.files_of(Table::Calls, dates)? {
-            calls.entry(file.date().unwrap_or_default().to_owned()).or_default().push(file);
+            calls.entry(file.date32).or_default().push(file);
         }
         // What hours were summed up to must stay the end of a file.
         let hours = self.calls_1h.cursor().as_i64();
         for table in [Table::Calls1m, Table::Calls1h] {
-            let mut sums: BTreeMap<(String, String, bool), Vec<Arc<LakeFile>>> = BTreeMap::new();
+            let mut sums: BTreeMap<(i32, String, bool), Vec<Arc<LakeFile>>> = BTreeMap::new();
             for file in self.files_of(table, dates)? {
                 // Files of one writer, as the names of others must not be taken.
-                if let (Some(date), Some(name)) = (file.date(), FileName::parse(&file.path)) {
-                    let key = (date.to_owned(), name.writer.to_owned(), name.last > hours);
+                if let Some(name) = FileName::parse(&file.path) {
+                    let key = (file.date32, name.writer.to_owned(), name.last > hours);
                     sums.entry(key).or_default().push(file);
                 }
             }
@@ -206,6 +205,7 @@ impl LakeTables {
         files: Vec<Arc<LakeFile>>,
         now: UnixMicros,
     ) -> Result<(), LakeError> {
+        let Some(date32) = files.first().map(|file| file.date32) else { return Ok(()) };
         let names: Vec<FileName<'_>> = files.iter().filter_map(|file| FileName::parse(&file.path)).collect();
         let Some(some) = names.first().copied() else { return Ok(()) };
         let (first, last) = names
@@ -228,8 +228,7 @@ impl LakeTables {
             known.learn(date, self.writers[Table::Calls1m as usize].series_of(date)?.0);
         }
         drop(rollup.fold_series(&known));
-        let date = files.first().and_then(|file| file.date()).unwrap_or_default();
-        let mut new = NewFile::begin(self, table, date, FileName { first, last, ..some })?;
+        let mut new = NewFile::begin(self, table, date32, FileName { first, last, ..some })?;
         let mut batches = rollup.batches().map_err(|error| fault(table, error))?;
         if table == Table::Calls1h {
             batches = hours::of_minutes(&batches).map_err(|error| fault(table, error))?;
@@ -309,7 +308,7 @@ fn fault(table: Table, error: impl Into<Box<dyn std::error::Error + Send + Sync>
 struct NewFile {
     table: Table,
     path: String,
-    date: String,
+    date32: i32,
     writer: ::parquet::arrow::ArrowWriter<BufWriter<super::store::Staged>>,
     schema: arrow::datatypes::SchemaRef,
     statistics: Statistics,
@@ -317,15 +316,14 @@ struct NewFile {
 
 impl NewFile {
     /// One that has the rows of files of these positions.
-    fn begin(tables: &LakeTables, table: Table, date: &str, name: FileName<'_>) -> Result<Self, LakeError> {
+    fn begin(tables: &LakeTables, table: Table, date32: i32, name: FileName<'_>) -> Result<Self, LakeError> {
         let token = tables.store.token().map_err(|error| fault(table, error))?;
-        let (date, path) = (date.to_owned(), format!("date={date}/{}", merged_name(name, &token)));
+        let path = dated(date32, &merged_name(name, &token));
         let schema = file_schema(table);
-        let staged =
-            tables.store.stage(&Path::from(format!("{}/{path}", table.name()))).map_err(|error| fault(table, error))?;
+        let staged = tables.store.stage(&in_table(table, &path)).map_err(|error| fault(table, error))?;
         let out = BufWriter::with_capacity(WRITE_BYTES, staged);
         let writer = encoding::merging_writer(out, &schema, table).map_err(|error| fault(table, error))?;
-        Ok(Self { table, path, date, writer, schema, statistics: Statistics::new(table) })
+        Ok(Self { table, path, date32, writer, schema, statistics: Statistics::new(table) })
     }
 
     fn write(&mut self, batch: &RecordBatch) -> Result<(), LakeError> {
@@ -339,6 +337,6 @@ impl NewFile {
         let out = self.writer.into_inner().map_err(|error| fault(table, error))?;
         let staged = out.into_inner().map_err(|error| fault(table, error.into_error()))?;
         let size = staged.publish(false).map_err(|error| fault(table, error))? as i64;
-        Ok(DataFile { path: self.path, date: self.date, size, statistics: self.statistics })
+        Ok(DataFile::new(self.path, self.date32, size, self.statistics))
     }
 }

@@ -25,12 +25,12 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
-use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 use toolgauge_proto::table::Table;
 
 use super::compact::file_schema;
 use super::files::{Files, LakeFile};
+use super::names::in_table;
 
 /// A name of its own keeps the tables apart from the machine's files: a query session that knows this store knows nothing else of
 /// the disk.
@@ -134,7 +134,7 @@ impl CommittedRows {
 
     fn partitioned(&self, file: &LakeFile) -> PartitionedFile {
         PartitionedFile::new_from_meta(ObjectMeta {
-            location: Path::from(format!("{}/{}", self.table.name(), file.path)),
+            location: in_table(self.table, &file.path),
             last_modified: DateTime::from_timestamp_millis(file.modified_ms).unwrap_or_default(),
             size: file.bytes,
             e_tag: None,

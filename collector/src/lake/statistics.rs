@@ -7,9 +7,11 @@ use arrow::array::{
     StructArray, TimestampMicrosecondArray,
 };
 use arrow::compute;
-use arrow::datatypes::{Field, Int64Type, TimestampMicrosecondType, UInt16Type};
+use arrow::datatypes::{ArrowPrimitiveType, Field, Int64Type, TimestampMicrosecondType, UInt16Type};
 use arrow::error::ArrowError;
 use toolgauge_proto::table::{ColumnType, Table};
+
+use super::names::date_text;
 
 /// Longest text whose minimum and maximum go into the statistics, in bytes; of longer ones a cut value would not be
 /// exact, and exact statistics answer `min` and `max`.
@@ -43,11 +45,18 @@ pub(super) const fn statistics_columns(table: Table) -> &'static [&'static str] 
 pub(super) struct DataFile {
     /// Within the table.
     pub(super) path: String,
-    /// Its partition, like `2026-01-31`.
-    pub(super) date: String,
+    /// Its partition, in days since 1970.
+    pub(super) date32: i32,
     /// In bytes.
     pub(super) size: i64,
+    /// What the log will say of it.
     pub(super) statistics: Statistics,
+}
+
+impl DataFile {
+    pub(super) fn new(path: String, date32: i32, size: i64, statistics: Statistics) -> Self {
+        Self { path, date32, size, statistics: statistics.logged() }
+    }
 }
 
 /// Exact minimum and maximum of a column; `None` without a value.
@@ -118,9 +127,8 @@ impl Statistics {
     }
 
     /// What the log will say of these.
-    pub(super) fn as_logged(&self) -> Self {
-        let mut logged = self.clone();
-        for column in &mut logged.columns {
+    fn logged(mut self) -> Self {
+        for column in &mut self.columns {
             match &mut column.bounds {
                 // The log holds milliseconds: the lower end is rounded down and the upper one up, or files would be
                 // skipped that hold the rows asked for.
@@ -133,17 +141,14 @@ impl Statistics {
                 }
             }
         }
-        logged
+        self
     }
 
     /// What the log says, in the kernel's shape, of the file in this row; `None` if it does not say how many rows there are.
     pub(super) fn from_log(table: Table, logged: &StructArray, row: usize) -> Option<Self> {
         let part = |name| logged.column_by_name(name).and_then(|part| part.as_struct_opt());
         let (nulls, minimum, maximum) = (part("nullCount"), part("minValues"), part("maxValues"));
-        let number = |array: &ArrayRef| {
-            let array = array.as_primitive_opt::<Int64Type>()?;
-            array.is_valid(row).then(|| array.value(row))
-        };
+        let number = |array: &ArrayRef| value::<Int64Type>(array, row);
         let mut statistics = Self::new(table);
         statistics.rows = logged.column_by_name("numRecords").and_then(number)?;
         for column in &mut statistics.columns {
@@ -152,10 +157,7 @@ impl Statistics {
             let (Some(minimum), Some(maximum)) = (of(minimum), of(maximum)) else { continue };
             match &mut column.bounds {
                 Bounds::Micros(bounds) => {
-                    let micros = |array: &ArrayRef| {
-                        let array = array.as_primitive_opt::<TimestampMicrosecondType>()?;
-                        array.is_valid(row).then(|| array.value(row))
-                    };
+                    let micros = |array: &ArrayRef| value::<TimestampMicrosecondType>(array, row);
                     *bounds = micros(&minimum).zip(micros(&maximum));
                 }
                 Bounds::Long(bounds) => *bounds = number(&minimum).zip(number(&maximum)),
@@ -170,6 +172,11 @@ impl Statistics {
         }
         Some(statistics)
     }
+}
+
+fn value<T: ArrowPrimitiveType>(array: &ArrayRef, row: usize) -> Option<T::Native> {
+    let array = array.as_primitive_opt::<T>()?;
+    array.is_valid(row).then(|| array.value(row))
 }
 
 /// An end of the bounds of a column, for each of these files.
@@ -233,7 +240,7 @@ fn word_ends(array: &ArrayRef) -> Option<(&str, &str)> {
 
 /// The `add` actions of a commit, in the kernel's shape.
 pub(super) fn add_actions(table: Table, files: &[DataFile], modified_ms: i64) -> Result<RecordBatch, ArrowError> {
-    let logged: Vec<Statistics> = files.iter().map(|file| file.statistics.as_logged()).collect();
+    let logged = || files.iter().map(|file| Some(&file.statistics));
     let statistics_of = |pick: &dyn Fn(usize) -> ArrayRef| -> StructArray {
         let fields = statistics_columns(table).iter().enumerate().map(|(at, name)| {
             let array = pick(at);
@@ -241,9 +248,9 @@ pub(super) fn add_actions(table: Table, files: &[DataFile], modified_ms: i64) ->
         });
         StructArray::from(fields.collect::<Vec<_>>())
     };
-    let minimum = statistics_of(&|column| ends(table, column, logged.iter().map(Some), false));
-    let maximum = statistics_of(&|column| ends(table, column, logged.iter().map(Some), true));
-    let nulls = statistics_of(&|column| Arc::new(nulls(column, logged.iter().map(Some))));
+    let minimum = statistics_of(&|column| ends(table, column, logged(), false));
+    let maximum = statistics_of(&|column| ends(table, column, logged(), true));
+    let nulls = statistics_of(&|column| Arc::new(nulls(column, logged())));
     let column = |name: &str, array: ArrayRef| (Arc::new(Field::new(name, array.data_type().clone(), true)), array);
     let statistics = StructArray::from(vec![
         column("numRecords", Arc::new(Int64Array::from_iter_values(files.iter().map(|file| file.statistics.rows)))),
@@ -255,7 +262,7 @@ pub(super) fn add_actions(table: Table, files: &[DataFile], modified_ms: i64) ->
     let mut partitions = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
     for file in files {
         partitions.keys().append_value("date");
-        partitions.values().append_value(&file.date);
+        partitions.values().append_value(date_text(file.date32));
         partitions.append(true)?;
     }
     let texts =

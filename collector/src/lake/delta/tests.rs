@@ -43,11 +43,11 @@ fn create_earlier(table: Table, fewer: usize, store: &FsStore, runtime: &Handle)
     let row = RecordBatch::try_new(Arc::new(schema.clone()), columns.collect()).unwrap();
     let stripped = row.project(&(1..known).collect::<Vec<_>>()).unwrap();
     let bytes = parquet::encode(&stripped.schema(), std::slice::from_ref(&stripped), table).unwrap();
-    let path = format!("date={}/{}-{:020}-{:020}.parquet", date_text(20_000), "ab".repeat(16), 1, 7);
+    let path = names::dated(20_000, &format!("{}-{:020}-{:020}.parquet", "ab".repeat(16), 1, 7));
     let size = bytes.len() as i64;
-    let full = Path::from(format!("{}/{path}", table.name()));
+    let full = in_table(table, &path);
     store.put_durably(&full, &[Bytes::from(bytes)], false).unwrap();
-    let file = DataFile { path, date: date_text(20_000), size, statistics: Statistics::of(table, &[row]) };
+    let file = DataFile::new(path, 20_000, size, Statistics::of(table, &[row]));
     let mut opened = DeltaWriter::open_as_it_is(table, store.clone(), runtime.clone(), session()).unwrap();
     let app_id = "ab".repeat(16);
     let transaction = Transaction { app_id: &app_id, first: 1, version: 7, time_ms: 0 };
