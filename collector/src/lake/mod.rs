@@ -309,10 +309,7 @@ impl LakeTables {
         };
         let store = prepare().map_err(|source| LakeError::Folder { path: folder.clone(), source })?;
         let mut config = SessionConfig::new();
-        let options = config.options_mut();
-        options.execution.parquet.pushdown_filters = true;
-        // Readers see Utf8 and Binary, as the contract says, and live rows need no cast.
-        options.execution.parquet.schema_force_view_types = false;
+        config.options_mut().execution.parquet.pushdown_filters = true;
         let session: Arc<SessionState> = Arc::new(SessionContext::new_with_config(config).state());
         let mut writers = Vec::with_capacity(Table::ALL.len());
         let mut removed = Vec::new();

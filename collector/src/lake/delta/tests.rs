@@ -3,16 +3,13 @@ use std::path::Path as FsPath;
 use arrow::array::{BinaryArray, BooleanArray, Int64Array, StringArray, TimestampMicrosecondArray, new_null_array};
 use arrow::datatypes::Schema;
 use datafusion::datasource::MemTable;
-use datafusion::prelude::SessionConfig;
 
 use super::*;
 use crate::fs::Fs;
 use crate::fs::sim::{SimFs, SimRng};
 
 fn session() -> Arc<SessionState> {
-    let mut config = SessionConfig::new();
-    config.options_mut().execution.parquet.schema_force_view_types = false;
-    Arc::new(SessionContext::new_with_config(config).state())
+    Arc::new(SessionContext::new().state())
 }
 
 /// A table as a version wrote it that did not know the last `fewer` columns, with one row.
